@@ -1,0 +1,37 @@
+# Two commands from nothing: `make verify` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMPS = $(VENV)/.stamps
+
+.PHONY: verify test lint figures worst-case clean
+.DELETE_ON_ERROR:
+
+# The core environment is enough for the rate checks; the tests need the extras too.
+$(STAMPS)/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: $(STAMPS)/core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deep,pep,test]'
+	touch $@
+
+verify: $(STAMPS)/core
+	$(BIN)/python -m theory.verify_rates
+
+test: $(STAMPS)/test lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMPS)/test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+figures: $(STAMPS)/test
+	$(BIN)/python -m figures
+
+worst-case: $(STAMPS)/test
+	$(BIN)/python -m theory.worst_case
+
+clean:
+	rm -rf $(VENV) build *.egg-info
