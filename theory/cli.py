@@ -1,0 +1,32 @@
+"""Running a typer command so that every mistake of the user is one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """Run and exit: the command's own status, 2 for bad input, 130 when interrupted."""
+    command = typer.main.get_command(app)
+    try:
+        status = command(standalone_mode=False, prog_name=name)
+    except ValueError as error:
+        sys.exit(_complain(str(error)))
+    except Exception as error:
+        # Click's own complaints (unknown option, not a number) carry their text in format_message;
+        # asked for by name as typer may bundle its own click.
+        message = getattr(error, "format_message", None)
+        if message is not None:
+            sys.exit(_complain(f"{message()} (see {name} --help)"))
+        if type(error).__name__ == "Abort":
+            sys.exit(130)
+        raise
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
