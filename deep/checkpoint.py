@@ -1,0 +1,138 @@
+"""Run folders that survive kill -9, a full disk and torn writes.
+
+A checkpoint is one file: a line of JSON (version, configuration, round, metrics so far, SHA-256 of
+the rest) and the averaged model's bytes. At the end of a round all nodes hold that model and every
+batch is a function of (seed, node, step), so nothing else is needed to continue bit for bit.
+It is written beside the old one, flushed to the disk and renamed; the one before is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deep.errors import UserError
+
+VERSION = 1
+CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after ``round`` rounds: ``model`` [P], the metric rows and seconds spent so far."""
+
+    round: int
+    model: np.ndarray
+    metrics: list[dict[str, Any]]
+    seconds: float
+    evaluation_seconds: float
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` or leave it as it was; `UserError` when it cannot."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; the folder is as it was before"
+        ) from error
+
+
+def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> None:
+    """Write ``folder``/`CURRENT`, keeping the former one as `PREVIOUS`."""
+    model = np.ascontiguousarray(state.model)
+    payload = model.tobytes()
+    header = {
+        "version": VERSION, "config": config, "round": state.round, "metrics": state.metrics,
+        "seconds": state.seconds, "evaluation_seconds": state.evaluation_seconds,
+        "dtype": str(model.dtype), "length": model.size,
+    }
+    text = json.dumps(header).encode()
+    digest = hashlib.sha256(text + payload).hexdigest().encode()
+    current = folder / CURRENT
+    fresh = folder / f"{CURRENT}.next"
+    write_atomically(fresh, digest + b"\n" + text + b"\n" + payload)
+    # Killed between the two renames, the folder holds PREVIOUS alone: loading copes.
+    if current.exists():
+        os.replace(current, folder / PREVIOUS)
+    os.replace(fresh, current)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Checkpoint] | None:
+    """Configuration and state in a file, or None when it is absent, torn or of another version."""
+    try:
+        digest, text, payload = path.read_bytes().split(b"\n", 2)
+        if hashlib.sha256(text + payload).hexdigest().encode() != digest:
+            return None
+        header = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    if header["version"] != VERSION:
+        return None
+    state = Checkpoint(
+        header["round"], np.frombuffer(payload, header["dtype"]).copy(), header["metrics"],
+        header["seconds"], header["evaluation_seconds"],
+    )
+    return header["config"], state
+
+
+def load_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint | None:
+    """The newest usable checkpoint of this configuration, or None for a fresh start.
+
+    Raises `UserError` that names the difference when the folder belongs to another configuration.
+    """
+    check_same_config(folder, config)
+    for name in (f"{CURRENT}.next", CURRENT, PREVIOUS):
+        found = _read(folder / name)
+        if found is not None:
+            _refuse_difference(folder, found[0], config)
+            return found[1]
+    return None
+
+
+def check_same_config(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder whose config.json differs from ``config``, naming what differs."""
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        stored = json.loads(path.read_text())["config"]
+    except (ValueError, KeyError, TypeError):
+        return
+    _refuse_difference(folder, stored, config)
+
+
+def _refuse_difference(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    keys = [k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k)]
+    if keys:
+        named = ", ".join(f"{k} was {stored.get(k)!r}, now {wanted.get(k)!r}" for k in keys)
+        raise UserError(
+            f"{folder} holds a run of another configuration ({named}): "
+            "choose another --out, or remove that folder"
+        )
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line or, when the disk is full, nothing."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as out:
+            out.write(line.encode() + b"\n")
+            out.flush()
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,73 @@
+"""Nodes spread over processes started by torchrun; models averaged by all_reduce.
+
+Rank r of P owns the nodes r, r+P, r+2P, ...: any n, also one that P does not divide, as long as
+every rank has a node. Batches are functions of (seed, node, step), so the numbers are those of one
+process up to the order in which all_reduce adds.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from deep.errors import UserError
+
+
+class Communicator:
+    """One process: every sum is already complete."""
+
+    rank = 0
+    size = 1
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by its sum over all processes."""
+
+    def nodes(self, n_nodes: int) -> list[int]:
+        """The nodes that this process runs."""
+        return list(range(self.rank, n_nodes, self.size))
+
+    def agree(self, flag: bool) -> bool:
+        """True everywhere when true on rank 0."""
+        return flag
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class Torchrun(Communicator):
+    """The processes of one torchrun, over NCCL on GPUs and Gloo on CPUs."""
+
+    def __init__(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        self.device = device
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def sum_(self, tensor: Tensor) -> None:
+        dist.all_reduce(tensor)
+
+    def agree(self, flag: bool) -> bool:
+        word = torch.tensor(int(flag), device=self.device)
+        dist.broadcast(word, 0)
+        return bool(word.item())
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+
+
+def check_ranks(communicator: Communicator, n_nodes: int) -> None:
+    """Every rank needs a node to run."""
+    if communicator.size > n_nodes:
+        raise UserError(
+            f"{communicator.size} processes for {n_nodes} nodes: "
+            f"use --nproc-per-node so that there are at most {n_nodes}"
+        )
