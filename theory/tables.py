@@ -115,11 +115,11 @@ def communication_table(rows: Sequence[Communication]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for r in rows:
-        measured = [number(m) for m in r.rounds]
+        measured = ["-" if math.isnan(m) else f"{m:,.0f}" for m in r.rounds]
         table.add_row(
             r.family, number(r.accuracy), "measured", *measured, f"{r.fit.slope:.3f}",
             _verdict(r.fit.verdict),
         )  # fmt: skip
-        bound = [number(b) for b in r.bound]
+        bound = [f"{math.ceil(b):,}" for b in r.bound]
         table.add_row("", "", f"{r.theorem} needs", *bound, "", "", end_section=True)
     return table

@@ -185,7 +185,7 @@ def main(
     console = Console()
     if not console.is_terminal:
         # A pipe or log has no width of its own; wide enough for every column unwrapped.
-        console = Console(width=132)
+        console = Console(width=140)
     began = time.perf_counter()
     with Progress(
         TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

@@ -1,0 +1,213 @@
+"""Local SGD: three engines, one trajectory; streams, schedules and recording."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from theory.engines import METRICS
+from theory.generators import (
+    least_squares,
+    realizable_logistic,
+    separable_logistic,
+    sigmoid_regression,
+)
+from theory.local_sgd import AVERAGES, run_local_sgd
+from theory.losses import MarginLoss
+from theory.problems import MarginProblem
+from theory.streams import raw_draws, sample_indices
+
+MAKERS = (least_squares, realizable_logistic, separable_logistic, sigmoid_regression)
+SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 6, "dimension": 25}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "plain": {"local_steps": 4, "rounds": 30},
+    "K = 1": {"local_steps": 1, "rounds": 60},
+    "one-shot averaging": {"local_steps": 150, "rounds": 1},
+    "minibatch": {"local_steps": 3, "rounds": 20, "batch_size": 5},
+    "full gradient": {"local_steps": 4, "rounds": 20, "gradient": "full"},
+    "uneven K": {"local_steps": 4, "rounds": 20, "node_steps": [1, 4, 2]},
+    "no averaging": {"local_steps": 4, "rounds": 20, "averaging": False},
+}
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference relative to the largest entry, NaN in both places being equal."""
+    assert (np.isnan(a) == np.isnan(b)).all()
+    scale = np.nanmax(np.abs(b), initial=0.0)
+    return float(np.nanmax(np.abs(a - b), initial=0.0) / scale) if scale else 0.0
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("engine", ["numba", "margin"])
+def test_engines_agree_to_1e_10(maker: Any, schedule: str, engine: str) -> None:
+    problem = maker(**SMALL)
+    settings: dict[str, Any] = {
+        "step_size": [1 / problem.smoothness, 0.3 / problem.smoothness],
+        "seeds": 3,
+        "averages": AVERAGES,
+        **SCHEDULES[schedule],
+    }
+    reference = run_local_sgd(problem, engine="numpy", **settings)
+    fast = run_local_sgd(problem, engine=engine, **settings)
+    assert relative(fast.final_model, reference.final_model) < 1e-10
+    for name in METRICS:
+        assert relative(fast.history[name], reference.history[name]) < 1e-10, name
+    for name in AVERAGES:
+        assert relative(fast.averages[name], reference.averages[name]) < 1e-10, name
+    assert relative(fast.best_sync_loss, reference.best_sync_loss) < 1e-10
+
+
+@pytest.mark.parametrize("schedule", ["plain", "uneven K", "no averaging", "full gradient"])
+def test_fused_rounds_and_parallel_nodes_change_nothing(schedule: str) -> None:
+    # Without running sums the compiled engine takes other paths: fused rounds, nodes over threads.
+    problem = least_squares(**SMALL)
+    settings: dict[str, Any] = {"step_size": 0.7, "averages": [], **SCHEDULES[schedule]}
+    for seeds in (1, 4):
+        reference = run_local_sgd(problem, engine="numpy", seeds=seeds, **settings)
+        fast = run_local_sgd(problem, engine="numba", seeds=seeds, **settings)
+        assert relative(fast.final_model, reference.final_model) < 1e-10
+        for name in METRICS:
+            assert relative(fast.history[name], reference.history[name]) < 1e-10
+
+
+def test_a_stream_is_numpys_philox_keyed_by_seed_and_node() -> None:
+    words = np.random.Philox(key=np.array([7, 3], dtype=np.uint64)).random_raw(50)
+    halves = np.stack([words & 0xFFFFFFFF, words >> np.uint64(32)], axis=1).ravel()
+    np.testing.assert_array_equal(raw_draws(7, 3, 0, 100), halves)
+
+
+@given(first=st.integers(0, 200), count=st.integers(1, 100))
+def test_a_draw_depends_on_its_position_only(first: int, count: int) -> None:
+    whole = raw_draws(1, 2, 0, 400)
+    np.testing.assert_array_equal(raw_draws(1, 2, first, count), whole[first : first + count])
+
+
+def test_draws_are_uniform_and_independent_over_nodes_and_seeds() -> None:
+    draws = sample_indices(np.arange(3), np.array([7, 7]), 0, 20_000, 1)[..., 0].reshape(6, -1)
+    counts = np.stack([np.bincount(row, minlength=7) for row in draws])
+    # 5 sigma of a binomial count.
+    assert np.abs(counts - 20_000 / 7).max() < 5 * np.sqrt(20_000 * 6 / 49)
+    for a, b in product(range(6), repeat=2):
+        if a < b:
+            assert abs((draws[a] == draws[b]).mean() - 1 / 7) < 0.015
+
+
+@given(chunk=st.integers(1, 60))
+def test_chunks_of_draws_do_not_change_a_run(chunk: int) -> None:
+    from theory import local_sgd
+
+    problem = least_squares(**SMALL)
+    whole = run_local_sgd(problem, step_size=0.5, local_steps=3, rounds=15, seeds=2)
+    kept = local_sgd.CHUNK_DRAWS
+    try:
+        local_sgd.CHUNK_DRAWS = chunk * 2 * problem.n_nodes
+        cut = run_local_sgd(problem, step_size=0.5, local_steps=3, rounds=15, seeds=2)
+    finally:
+        local_sgd.CHUNK_DRAWS = kept
+    np.testing.assert_array_equal(whole.final_model, cut.final_model)
+
+
+def test_a_seed_gives_the_same_path_whatever_runs_beside_it() -> None:
+    problem = realizable_logistic(**SMALL)
+    settings: dict[str, Any] = {"local_steps": 5, "rounds": 10}
+    together = run_local_sgd(problem, step_size=[0.5, 2.0], seeds=[4, 9, 2], **settings)
+    alone = run_local_sgd(problem, step_size=2.0, seeds=[9], **settings)
+    # Not bitwise: BLAS forms x from coefficients in an order that depends on how many there are.
+    assert relative(together.final_model[1, 1], alone.final_model[0, 0]) < 1e-12
+
+
+def test_running_means_are_exact_between_grid_points() -> None:
+    problem = least_squares(**SMALL)
+    everything = run_local_sgd(
+        problem, step_size=0.6, local_steps=4, rounds=10, seeds=2, record=np.arange(41), averages=AVERAGES
+    )
+    sparse = run_local_sgd(
+        problem, step_size=0.6, local_steps=4, rounds=10, seeds=2, record=[17, 40], averages=AVERAGES
+    )
+    for g, t in enumerate(sparse.iterations):
+        if t == 0:
+            continue
+        rounds = np.arange(0, t, 4)
+        expected = {
+            "local_loss": everything.history["local_loss"][..., :t].mean(axis=-1),
+            "global_loss": everything.history["global_loss"][..., :t].mean(axis=-1),
+            "sync_loss": everything.history["global_loss"][..., rounds].mean(axis=-1),
+            "sync_gradient": everything.history["gradient"][..., rounds].mean(axis=-1),
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(sparse.averages[name][..., g], value, rtol=1e-12)
+        best = everything.history["global_loss"][..., rounds].min(axis=-1)
+        np.testing.assert_allclose(sparse.best_sync_loss[..., g], best, rtol=1e-12)
+
+
+def test_one_node_with_full_gradients_is_gradient_descent() -> None:
+    problem = least_squares(n_nodes=1, samples_per_node=8, dimension=20, rank=8)
+    x = problem.start
+    for _ in range(30):
+        x = x - 0.8 * problem.global_gradient(x)
+    result = run_local_sgd(problem, step_size=0.8, local_steps=5, rounds=6, gradient="full")
+    np.testing.assert_allclose(result.final_model[0, 0], x, rtol=1e-11, atol=1e-13)
+
+
+def test_consensus_is_zero_after_averaging_and_not_before() -> None:
+    problem = least_squares(heterogeneity="sorted", **SMALL)
+    result = run_local_sgd(problem, step_size=1.0, local_steps=5, rounds=3, record=np.arange(16))
+    consensus = result.history["consensus"][0, 0]
+    assert (consensus[::5] < 1e-25).all() and (consensus[4::5] > 1e-4).all()
+
+
+def test_a_loss_of_your_own_runs_on_the_reference_engine() -> None:
+    def huber(z: Any, t: Any) -> Any:
+        r = np.abs(z - t)
+        return np.where(r < 1, r**2 / 2, r - 0.5)
+
+    loss = MarginLoss("huber", huber, lambda z, t: np.clip(z - t, -1, 1), 1.0, True, True)
+    data = least_squares(**SMALL)
+    problem = MarginProblem([data.features], [data.targets], loss)
+    result = run_local_sgd(problem, step_size=1.0, local_steps=2, rounds=50)
+    assert result.engine == "numpy"
+    assert result.history["global_loss"][0, 0, -1] < 0.1 * result.history["global_loss"][0, 0, 0]
+    with pytest.raises(ValueError, match="needs a built-in loss"):
+        run_local_sgd(problem, step_size=1.0, engine="numba")
+
+
+def test_margin_space_is_chosen_where_it_is_cheaper() -> None:
+    wide = least_squares(n_nodes=2, samples_per_node=4, dimension=2000, rank=8)
+    tall = least_squares(n_nodes=2, samples_per_node=400, dimension=8, rank=8)
+    run: dict[str, Any] = {"step_size": 0.5, "local_steps": 2, "rounds": 2, "averages": []}
+    assert run_local_sgd(wide, **run).engine == "margin"
+    assert run_local_sgd(tall, **run).engine == "numba"
+
+
+def test_divergence_is_reported() -> None:
+    problem = least_squares(**SMALL)
+    result = run_local_sgd(problem, step_size=[50.0, 0.5], local_steps=20, rounds=200, seeds=2)
+    assert result.diverged.tolist() == [[True, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step_size": 0.0}, "step_size is .* above 0"),
+        ({"step_size": float("nan")}, "step_size is .* above 0"),
+        ({"local_steps": 0}, "local_steps is 0, allowed: at least 1"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"gradient": "noisy"}, "allowed: stochastic, full"),
+        ({"engine": "fast"}, "allowed: auto, numpy, numba, margin"),
+        ({"averages": ["median"]}, "averages has 'median'"),
+        ({"node_steps": [1, 2]}, "node_steps is"),
+        ({"seeds": []}, "seeds must be"),
+        ({"record": [10_000]}, "outside 0 to"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"step_size": 0.5, "local_steps": 2, "rounds": 5, **change}
+    with pytest.raises(ValueError, match=message):
+        run_local_sgd(least_squares(**SMALL), **arguments)
