@@ -1,0 +1,224 @@
+"""The cells behind ``python -m theory.worst_case``, each solved once and kept.
+
+A finished cell is a small file, written through a rename, named by what was solved; a killed sweep
+resumes from them to the same numbers. A cell that did not converge is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from theory.extremal import attained
+from theory.pep_bounds import bound, instance, sharper_bound, theorem_of
+from theory.pep_reduced import Schedule, WorstCase, worst_case
+from theory.pep_sdp import SolverError
+from theory.provenance import write_json
+
+#: Part of a kept cell's name; to be raised when the solver's results change.
+FORMAT = 1
+HOLDS, FAILED = "HOLDS", "FAILED"
+#: The simulated instance must attain the worst case to this accuracy, in units of L D.
+ACCURACY = 1e-6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the table; values in units of L D (of D for the distance), step sizes of 1 / L.
+
+    Attributes:
+        theorem: T1, T2, T3, T4, T4' or C1.
+        metric, local_steps, rounds, step_size, growth: what was solved.
+        n: nodes that the instance was simulated with; the worst case is one for all n >= 2.
+        kind: "tight", exact over the class; or "upper", where the class can be imposed only at the
+            points that the method visits (T4').
+        bound: our theorem's, or None.
+        sharper, standing: a sharper bound, "proved" or "conjectured".
+        instance, instance_name: the best of the known closed-form instances.
+        worst_case: the exact worst case, None if the solver failed.
+        certified: an upper bound on it from the dual multipliers.
+        duality_gap: certified - worst_case.
+        attained: the value that the simulator measures on the explicit worst-case problem.
+        dimension: of that problem.
+        ratio: bound / worst_case.
+        conditions: interpolation conditions that entered.
+        seconds: to solve; without the simulation.
+        verdict: HOLDS or FAILED, with ``why``.
+    """
+
+    theorem: str
+    metric: str
+    n: int
+    local_steps: int
+    rounds: int
+    step_size: float
+    growth: float
+    kind: str
+    bound: float | None
+    sharper: float | None
+    standing: str | None
+    instance: float
+    instance_name: str
+    worst_case: float | None = None
+    certified: float | None = None
+    duality_gap: float | None = None
+    attained: float | None = None
+    dimension: int | None = None
+    ratio: float | None = None
+    conditions: int | None = None
+    seconds: float = 0.0
+    verdict: str = HOLDS
+    why: str = ""
+
+
+def solve_cell(
+    schedule: Schedule, nodes: Sequence[int], time_limit: float | None = None
+) -> list[Row]:
+    """Solve one schedule and simulate its instance with every number of nodes.
+
+    Args:
+        schedule: what to solve.
+        nodes: numbers of nodes, each at least 2; replaced by 1 where all f_i are equal.
+        time_limit: seconds before giving up.
+
+    Returns:
+        One row a number of nodes; a solver that did not converge gives FAILED rows without numbers.
+    """
+    counts = [1] if schedule.one_node else list(nodes)
+    begin = time.perf_counter()
+    try:
+        found = worst_case(schedule, time_limit=time_limit)
+    except SolverError as error:
+        seconds = time.perf_counter() - begin
+        return [
+            Row(**_known(schedule, n), seconds=seconds, verdict=FAILED, why=str(error))
+            for n in counts
+        ]
+    return [_row(found, n) for n in counts]
+
+
+def _known(schedule: Schedule, n: int) -> dict[str, Any]:
+    """The fields that need no solver."""
+    sharper = sharper_bound(schedule)
+    value, name = instance(schedule)
+    return {
+        "theorem": theorem_of(schedule),
+        "metric": schedule.metric,
+        "n": n,
+        "local_steps": schedule.local_steps,
+        "rounds": schedule.rounds,
+        "step_size": schedule.step_size,
+        "growth": schedule.growth,
+        "kind": "upper" if schedule.growth and schedule.growth_of == "mean" else "tight",
+        "bound": bound(schedule),
+        "sharper": sharper[0] if sharper else None,
+        "standing": sharper[1] if sharper else None,
+        "instance": value,
+        "instance_name": name,
+    }
+
+
+def _row(found: WorstCase, n: int) -> Row:
+    known = _known(found.schedule, n)
+    simulated, dimension = None, None
+    if known["kind"] == "tight":
+        simulated, problem = attained(found, n, ACCURACY)
+        dimension = problem.dimension
+    why = []
+    if known["bound"] is not None and found.value > known["bound"] + ACCURACY:
+        why.append("the worst case exceeds the bound")
+    if known["sharper"] is not None and found.value > known["sharper"] + ACCURACY:
+        why.append(f"the worst case exceeds the {known['standing']} sharper bound")
+    if known["instance"] > found.certified + ACCURACY:
+        why.append("an instance exceeds the worst case")
+    if simulated is not None and abs(simulated - found.value) > ACCURACY:
+        why.append("the simulated instance does not attain the worst case")
+    if abs(found.gap) > ACCURACY:
+        why.append(f"the certified gap is {found.gap:.1e}")
+    return Row(
+        **known,
+        worst_case=found.value,
+        certified=found.certified,
+        duality_gap=found.gap,
+        attained=simulated,
+        dimension=dimension,
+        ratio=known["bound"] / found.value if known["bound"] is not None else None,
+        conditions=found.conditions,
+        seconds=found.seconds,
+        verdict=FAILED if why else HOLDS,
+        why="; ".join(why),
+    )
+
+
+def schedules(
+    metrics: Iterable[str], local_steps: Iterable[int], rounds: Iterable[int],
+    step_sizes: Iterable[float], growth: float,
+) -> list[Schedule]:
+    """The cells of a grid, cheapest first.
+
+    Args:
+        metrics: names of METRICS, or "average_global" for T3 with all f_i equal (one cell for
+            every T = K R); "distance" gives T4 (A4) and T4' (A4') and needs eta L <= 1.
+        local_steps, rounds, step_sizes: K, R, eta L.
+        growth: mu / L of T4.
+    """
+    cells = set()
+    grid = [(k, r, eta) for k in local_steps for r in rounds for eta in step_sizes]
+    for metric in metrics:
+        for k, r, eta in grid:
+            if metric == "average_global":
+                cells.add(Schedule(k * r, 1, eta, "average_local", one_node=True))
+            elif metric == "distance":
+                if eta <= 1:
+                    for of in ("nodes", "mean"):
+                        cells.add(Schedule(k, r, eta, "distance", growth=growth, growth_of=of))
+            else:
+                cells.add(Schedule(k, r, eta, metric))
+    return sorted(cells, key=lambda c: (c.points, c.metric, c.local_steps, c.step_size, c.growth_of))
+
+
+def run_cells(
+    cells: Sequence[Schedule], nodes: Sequence[int], cache: Path | None,
+    time_limit: float | None = None, report: Callable[[Schedule], None] | None = None,
+) -> list[Row]:
+    """All rows, from the cache where a cell is finished.
+
+    Args:
+        cells: what to solve.
+        nodes: numbers of nodes for the simulated instances.
+        cache: folder of finished cells; None keeps nothing.
+        time_limit: seconds a cell.
+        report: called before each cell.
+    """
+    rows: list[Row] = []
+    for cell in cells:
+        if report is not None:
+            report(cell)
+        path = None if cache is None else cache / f"{_name(cell, nodes)}.json"
+        kept = _read(path)
+        if kept is None:
+            kept = solve_cell(cell, nodes, time_limit)
+            if path is not None and all(row.worst_case is not None for row in kept):
+                write_json(path, {"rows": [asdict(row) for row in kept]})
+        rows += kept
+    return rows
+
+
+def _name(cell: Schedule, nodes: Sequence[int]) -> str:
+    key = json.dumps([FORMAT, asdict(cell), list(nodes)], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def _read(path: Path | None) -> list[Row] | None:
+    """A finished cell, or None where there is none that can be read (it is then solved again)."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return [Row(**row) for row in json.loads(path.read_text())["rows"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,228 @@
+"""``python -m theory.worst_case``: the exact worst case of Local SGD beside its bounds.
+
+Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input or where PEPit is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from theory import cli, pep_tables
+from theory.pep_reduced import METRICS, Schedule, worst_case
+from theory.pep_sdp import SolverError
+from theory.pep_sweep import FAILED, HOLDS, Row, run_cells, schedules
+from theory.provenance import provenance, write_json
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+CHOICES = (*METRICS, "average_global")
+#: Full, unreduced problems that PEPit solves beside the reduced ones: n, K, R, eta L, metric.
+ROUTES = (
+    (2, 3, 1, 1.0, "last"), (3, 3, 1, 1.0, "last"), (4, 3, 1, 1.0, "last"),
+    (2, 3, 2, 1.0, "last"), (3, 3, 2, 1.0, "best"), (3, 2, 2, 0.5, "average_sync"),
+    (2, 2, 2, 1.5, "average_local"), (4, 3, 2, 1.0, "last"), (2, 4, 3, 1.0, "last"),
+)  # fmt: skip
+QUICK_ROUTES = ROUTES[:4]
+MISSING = "PEPit is not installed: pip install '.[pep]', or pass --no-pepit for the built-in solver"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One problem solved twice: PEPit over all nodes, and the reduced problem."""
+
+    n: int
+    local_steps: int
+    rounds: int
+    step_size: float
+    metric: str
+    pepit: float | None
+    reduced: float | None
+    theoretical: float | None
+    pepit_seconds: float
+    reduced_seconds: float
+    verdict: str
+    why: str = ""
+
+
+def compare_routes(problem: tuple[int, int, int, float, str]) -> Route:
+    """Solve by PEPit with CLARABEL and by the reduced problem; they must agree to 1e-6."""
+    from theory.pep_local_sgd import wc_local_sgd
+
+    n, k, rounds, eta, metric = problem
+    begin = time.perf_counter()
+    pepit, theoretical, why = None, None, ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pepit, theoretical = wc_local_sgd(
+                1.0, eta, n, k, rounds, metric, solver="CLARABEL", verbose=-1
+            )
+    except RuntimeError as error:
+        why = f"PEPit: {error}"
+    middle = time.perf_counter()
+    reduced = None
+    try:
+        reduced = worst_case(Schedule(k, rounds, eta, metric, one_node=n == 1)).value
+    except SolverError as error:
+        why = f"{why}; reduced: {error}".lstrip("; ")
+    if pepit is not None and reduced is not None and abs(pepit - reduced) > 1e-6:
+        why = "the two routes differ"
+    return Route(
+        n, k, rounds, eta, metric, pepit, reduced, theoretical,
+        middle - begin, time.perf_counter() - middle, FAILED if why else HOLDS, why,
+    )  # fmt: skip
+
+
+@app.command()
+def main(
+    local_steps: Annotated[str, typer.Option("--local-steps", "-K", help="K, as 1,2,4")] = "1,2,3,4,8",
+    rounds: Annotated[str, typer.Option("--rounds", "-R", help="R, as 1,2,4")] = "1,2,4",
+    step_size: Annotated[str, typer.Option(help="eta in units of 1/L, in (0, 2)")] = "0.25,0.5,1,1.5",
+    nodes: Annotated[str, typer.Option("--nodes", "-n", help="n of the simulated instances")] = "2",
+    metric: Annotated[str, typer.Option(help=f"of {', '.join(CHOICES)}; or all")] = "all",
+    growth: Annotated[float, typer.Option(help="mu / L of T4, in (0, 1)")] = 0.1,
+    quick: Annotated[bool, typer.Option("--quick", help="a small grid, under 30 s")] = False,
+    pepit: Annotated[bool, typer.Option(help="check small cells by PEPit (extra pep)")] = True,
+    time_limit: Annotated[float, typer.Option(help="seconds a cell")] = 600.0,
+    cache: Annotated[Path, typer.Option(help="folder of finished cells")] = Path("runs/worst_case"),
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="solve everything again")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all numbers here")] = None,
+) -> int:
+    """Exact worst cases of deterministic Local SGD over all smooth convex problems with a common
+    minimiser, beside the bounds of T1-T4 and the known tight instances."""
+    grid = {
+        "local-steps": integers("local-steps", local_steps, 1),
+        "rounds": integers("rounds", rounds, 1),
+        "nodes": integers("nodes", nodes, 2),
+    }
+    etas = step_sizes(step_size)
+    metrics = metric_names(metric)
+    if not 0 < growth < 1:
+        raise ValueError(f"growth is {growth:g} L, allowed: above 0 and below L")
+    if not time_limit > 0:
+        raise ValueError(f"time-limit is {time_limit:g}, allowed: above 0")
+    if json_file is not None and json_file.is_dir():
+        raise ValueError(f"can't write {json_file}: it is a folder")
+    if pepit and not (importlib.util.find_spec("PEPit") and importlib.util.find_spec("clarabel")):
+        raise ValueError(MISSING)
+    if quick:
+        grid |= {"local-steps": [1, 2, 3], "rounds": [1, 2]}
+        etas = [0.5, 1.0, 1.5]
+    cells = schedules(metrics, grid["local-steps"], grid["rounds"], etas, growth)
+    console = Console()
+    problems = (QUICK_ROUTES if quick else ROUTES) if pepit else ()
+    rows, routes = _solve(
+        cells, grid["nodes"], None if no_cache else cache, time_limit, problems, console
+    )
+    for table in pep_tables.all_tables(rows):
+        console.print(table)
+    if routes:
+        console.print(pep_tables.route_table(routes))
+    if json_file is not None:
+        write_results(json_file, rows, routes)
+        console.print(f"Wrote {json_file}")
+    failed = sum(r.verdict == FAILED for r in rows) + sum(r.verdict == FAILED for r in routes)
+    console.print(f"{len(rows)} worst cases, {len(routes)} solved twice, {failed} FAILED")
+    return 1 if failed else 0
+
+
+def _solve(
+    cells: Sequence[Schedule], nodes: Sequence[int], cache: Path | None, time_limit: float,
+    problems: Sequence[tuple[int, int, int, float, str]], console: Console,
+) -> tuple[list[Row], list[Route]]:
+    """The sweep, then the comparison, under one progress bar weighted by the cost of the cells."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("worst cases", total=len(cells) + len(problems))
+
+        def report(cell: Schedule) -> None:
+            text = f"{cell.metric} K={cell.local_steps} R={cell.rounds} eta={cell.step_size:g}/L"
+            progress.update(task, description=text)
+            if cell is not cells[0]:
+                progress.advance(task)
+
+        rows = run_cells(cells, nodes, cache, time_limit, report)
+        progress.advance(task)
+        routes = []
+        for problem in problems:
+            progress.update(task, description=f"PEPit n={problem[0]} K={problem[1]} R={problem[2]}")
+            routes.append(compare_routes(problem))
+            progress.advance(task)
+    return rows, routes
+
+
+def write_results(path: Path, rows: Sequence[Row], routes: Sequence[Route]) -> None:
+    """The JSON file: where it came from, then "rows" (pep_sweep.Row) and "routes" (Route)."""
+    header = provenance()
+    for package in ("PEPit", "cvxpy", "clarabel"):
+        if importlib.util.find_spec(package):
+            header["versions"][package] = metadata.version(package)
+    content = {
+        **header,
+        "data": "worst cases of deterministic Local SGD, all smooth convex f_i with a common x*",
+        "units": "values in L D (D for the distance), step sizes in 1 / L; see theory/pep_sweep.py",
+        "rows": [asdict(row) for row in rows],
+        "routes": [asdict(route) for route in routes],
+    }
+    write_json(path, content)
+
+
+def integers(name: str, text: str, least: int) -> list[int]:
+    """Comma-separated integers.
+
+    Raises:
+        ValueError: not integers, or below ``least``.
+    """
+    try:
+        values = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}, allowed: integers separated by commas") from None
+    if values[0] < least:
+        raise ValueError(f"{name} has {values[0]}, allowed: at least {least}")
+    return values
+
+
+def step_sizes(text: str) -> list[float]:
+    """Comma-separated multiples of 1 / L in (0, 2).
+
+    Raises:
+        ValueError: not numbers, or outside the range.
+    """
+    try:
+        values = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise ValueError(f"step-size is {text!r}, allowed: numbers separated by commas") from None
+    for value in values:
+        if not (math.isfinite(value) and 0 < value < 2):
+            raise ValueError(f"step-size has {value:g} / L, allowed: above 0 and below 2 / L")
+    return values
+
+
+def metric_names(text: str) -> list[str]:
+    """"all", or comma-separated names of CHOICES.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    names = list(CHOICES) if text == "all" else text.split(",")
+    for name in names:
+        if name not in CHOICES:
+            raise ValueError(f"metric is {name!r}, allowed: all, {', '.join(CHOICES)}")
+    return names
+
+
+if __name__ == "__main__":
+    cli.run(app, "python -m theory.worst_case")
