@@ -1,0 +1,4 @@
+"""Every figure, the page with all of them, and the reproduction record: ``python -m figures``.
+
+This package reads result files and calls :mod:`theory`; nothing imports it.
+"""

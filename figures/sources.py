@@ -1,0 +1,123 @@
+"""What a figure is made from: committed result files, and theory data computed once.
+
+A :class:`Sources` remembers every file it read, with its hash, for the figure's sidecar. Theory data
+are cached under a hash of everything that decides them: the function's arguments and the text of its
+module and of the theory modules that it can reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theory.provenance import plain, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / "figures" / ".cache"
+
+# Modules of theory that only print, parse or search worst cases can't change the data of a figure.
+_NO_DATA = {"cli", "tables", "verify_rates", "provenance", "pep_reduced", "pep_sdp", "worst_case"}
+
+
+class MissingResult(ValueError):
+    """A result file that is not there; the message names the command that makes it."""
+
+
+@dataclass
+class Sources:
+    """The inputs of one figure.
+
+    Attributes:
+        root: folder that holds ``theory/results`` and ``deep/results``.
+        cache: folder of computed data.
+        quick: computed data at a small scale, for a look or a test.
+        files: path relative to root -> SHA-256 of each file read.
+        computed: function, arguments, key and whether the cache had it, of each data set computed.
+    """
+
+    root: Path = ROOT
+    cache: Path = CACHE
+    quick: bool = False
+    files: dict[str, str] = field(default_factory=dict)
+    computed: list[dict[str, Any]] = field(default_factory=list)
+
+    def read(self, path: str, command: str) -> dict[str, Any]:
+        """A result file.
+
+        Args:
+            path: relative to root.
+            command: what makes it, for the message.
+
+        Raises:
+            MissingResult: it is not there.
+            ValueError: it is not a JSON object.
+        """
+        try:
+            raw = (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise MissingResult(f"{path} is missing; make it with: {command}") from None
+        try:
+            content = json.loads(raw)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds no JSON object")
+        self.files[path] = hashlib.sha256(raw).hexdigest()
+        return content
+
+    def read_all(self, pattern: str, command: str) -> dict[str, dict[str, Any]]:
+        """All result files that match a glob, by path, at least one; raises as :meth:`read`."""
+        paths = sorted(p.relative_to(self.root).as_posix() for p in self.root.glob(pattern))
+        if not paths:
+            raise MissingResult(f"{pattern} is missing; make it with: {command}")
+        return {path: self.read(path, command) for path in paths}
+
+    def compute(self, function: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+        """``function(**arguments)``, from the cache where it is there.
+
+        Args:
+            function: returns a dict of numbers, strings, lists and arrays.
+            arguments: plain values.
+
+        Returns:
+            The dict as JSON keeps it: lists for arrays, None for NaN.
+        """
+        key = cache_key(function, arguments)
+        path = self.cache / f"{function.__name__}-{key[:16]}.json"
+        hit = path.is_file()
+        if not hit:
+            write_text(path, json.dumps(plain(function(**arguments))))
+        self.computed.append(
+            {"function": f"{function.__module__}.{function.__name__}", "arguments": arguments,
+             "key": key, "from_cache": hit}
+        )  # fmt: skip
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+def cache_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """SHA-256 of the arguments and of every source text that the result depends on."""
+    module = inspect.getsource(inspect.getmodule(function))  # type: ignore[arg-type]
+    parts = [function.__name__, json.dumps(arguments, sort_keys=True), module, _theory_text()]
+    return hashlib.sha256("\0".join([*parts, np.__version__]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _theory_text() -> str:
+    """The text of the theory modules that data can depend on."""
+    files = sorted(p for p in (ROOT / "theory").glob("*.py") if p.stem not in _NO_DATA)
+    return "\0".join(path.read_text() for path in files)
+
+
+def array(values: list[Any]) -> np.ndarray:
+    """A list of :meth:`Sources.compute` or of a result file as floats; None is NaN."""
+    special = {None: np.nan, "inf": np.inf, "-inf": -np.inf}
+    return np.array([special.get(v, v) if not isinstance(v, float) else v for v in values], float)
