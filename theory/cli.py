@@ -6,6 +6,16 @@ import sys
 from typing import NoReturn
 
 import typer
+from rich.console import Console
+
+#: A pipe or a log has no width of its own; wide enough for every column unwrapped.
+PIPE_WIDTH = 140
+
+
+def console() -> Console:
+    """Standard output for tables: the terminal's width, or PIPE_WIDTH where there is none."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

@@ -7,6 +7,8 @@ solver keeps them factored over a small dictionary of vectors (points and gradie
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +22,10 @@ Array = NDArray[np.float64]
 
 class SolverError(RuntimeError):
     """The solver did not reach its tolerance: there is no number to report."""
+
+
+class TimeLimitError(SolverError):
+    """The time ran out first: nothing is known about the problem, not even that it is hard."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,7 @@ def maximise(
     tolerance: float = 1e-9,
     acceptable: float = 1e-7,
     max_iterations: int = 120,
+    deadline: float = math.inf,
 ) -> Solution:
     """Maximise objective_scalars . F + sum_b <C_b, X_b> over X_b psd and the constraints.
 
@@ -209,12 +216,14 @@ def maximise(
         tolerance: absolute duality gap and infeasibility aimed at (data are of order one).
         acceptable: what is still returned where rounding stops progress earlier.
         max_iterations: more than this is not converged.
+        deadline: value of ``time.perf_counter()`` after which no iteration begins.
 
     Returns:
         The optimal pair.
 
     Raises:
         SolverError: neither tolerance was reached.
+        TimeLimitError: the deadline passed.
 
     References:
         C. Helmberg, F. Rendl, R. J. Vanderbei, H. Wolkowicz, "An interior-point method for
@@ -239,6 +248,8 @@ def maximise(
             best = (error, solution)
         if error < tolerance:
             return solution
+        if time.perf_counter() > deadline:
+            raise TimeLimitError("the time limit passed")
         try:
             system = _NewtonSystem(constraints, point, residuals)
             predictor = system.step(0.0, None)

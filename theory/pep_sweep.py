@@ -1,28 +1,33 @@
 """The cells behind ``python -m theory.worst_case``, each solved once and kept.
 
 A finished cell is a small file, written through a rename, named by what was solved; a killed sweep
-resumes from them to the same numbers. A cell that did not converge is not kept.
+resumes from them to the same numbers. Closed forms and verdicts are put in anew when a cell is read.
+A cell that ran out of time is kept with its limit and tried again only with more time; one that did
+not converge is not kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from theory.extremal import attained
 from theory.pep_bounds import bound, instance, sharper_bound, theorem_of
 from theory.pep_reduced import Schedule, WorstCase, worst_case
-from theory.pep_sdp import SolverError
+from theory.pep_sdp import SolverError, TimeLimitError
 from theory.provenance import write_json
 
 #: Part of a kept cell's name; to be raised when the solver's results change.
 FORMAT = 1
 HOLDS, FAILED = "HOLDS", "FAILED"
+#: Not solved: no number, and no statement about the mathematics either.
+TIME_LIMIT = "TIME LIMIT"
 #: The simulated instance must attain the worst case to this accuracy, in units of L D.
 ACCURACY = 1e-6
 
@@ -48,7 +53,7 @@ class Row:
         ratio: bound / worst_case.
         conditions: interpolation conditions that entered.
         seconds: to solve; without the simulation.
-        verdict: HOLDS or FAILED, with ``why``.
+        verdict: HOLDS; FAILED, with ``why``; or TIME_LIMIT where the time ran out first.
     """
 
     theorem: str
@@ -87,19 +92,24 @@ def solve_cell(
         time_limit: seconds before giving up.
 
     Returns:
-        One row a number of nodes; a solver that did not converge gives FAILED rows without numbers.
+        One row a number of nodes; a solver that did not converge gives FAILED rows, and one that ran
+        out of time TIME_LIMIT rows, both without numbers.
     """
     counts = [1] if schedule.one_node else list(nodes)
     begin = time.perf_counter()
+    verdict, why = FAILED, ""
     try:
         found = worst_case(schedule, time_limit=time_limit)
+    except TimeLimitError:
+        verdict, why = TIME_LIMIT, f"not solved within {time_limit:g} s"
     except SolverError as error:
-        seconds = time.perf_counter() - begin
-        return [
-            Row(**_known(schedule, n), seconds=seconds, verdict=FAILED, why=str(error))
-            for n in counts
-        ]
-    return [_row(found, n) for n in counts]
+        why = str(error)
+    else:
+        return [_row(found, n) for n in counts]
+    seconds = time.perf_counter() - begin
+    return [
+        Row(**_known(schedule, n), seconds=seconds, verdict=verdict, why=why) for n in counts
+    ]
 
 
 def _known(schedule: Schedule, n: int) -> dict[str, Any]:
@@ -127,29 +137,44 @@ def _row(found: WorstCase, n: int) -> Row:
     known = _known(found.schedule, n)
     simulated, dimension = None, None
     if known["kind"] == "tight":
-        simulated, problem = attained(found, n, ACCURACY)
-        dimension = problem.dimension
-    why = []
-    if known["bound"] is not None and found.value > known["bound"] + ACCURACY:
-        why.append("the worst case exceeds the bound")
-    if known["sharper"] is not None and found.value > known["sharper"] + ACCURACY:
-        why.append(f"the worst case exceeds the {known['standing']} sharper bound")
-    if known["instance"] > found.certified + ACCURACY:
-        why.append("an instance exceeds the worst case")
-    if simulated is not None and abs(simulated - found.value) > ACCURACY:
-        why.append("the simulated instance does not attain the worst case")
-    if abs(found.gap) > ACCURACY:
-        why.append(f"the certified gap is {found.gap:.1e}")
-    return Row(
+        try:
+            simulated, problem = attained(found, n, ACCURACY)
+            dimension = problem.dimension
+        except RuntimeError:
+            pass  # judged as not attained
+    row = Row(
         **known,
         worst_case=found.value,
         certified=found.certified,
         duality_gap=found.gap,
         attained=simulated,
         dimension=dimension,
-        ratio=known["bound"] / found.value if known["bound"] is not None else None,
         conditions=found.conditions,
         seconds=found.seconds,
+    )
+    return judge(row)
+
+
+def judge(row: Row) -> Row:
+    """The row with its ratio, verdict and reasons; one without a worst case is returned as it is."""
+    if row.worst_case is None or row.certified is None:
+        return row
+    why = []
+    if row.bound is not None and row.worst_case > row.bound + ACCURACY:
+        why.append("the worst case exceeds the bound")
+    if row.sharper is not None and row.worst_case > row.sharper + ACCURACY:
+        why.append(f"the worst case exceeds the {row.standing} sharper bound")
+    if row.instance > row.certified + ACCURACY:
+        why.append("an instance exceeds the worst case")
+    if row.kind == "tight" and (
+        row.attained is None or abs(row.attained - row.worst_case) > ACCURACY
+    ):
+        why.append("the simulated instance does not attain the worst case")
+    if abs(row.certified - row.worst_case) > ACCURACY:
+        why.append(f"the certified gap is {row.certified - row.worst_case:.1e}")
+    return replace(
+        row,
+        ratio=None if row.bound is None else row.bound / row.worst_case,
         verdict=FAILED if why else HOLDS,
         why="; ".join(why),
     )
@@ -200,11 +225,14 @@ def run_cells(
         if report is not None:
             report(cell)
         path = None if cache is None else cache / f"{_name(cell, nodes)}.json"
-        kept = _read(path)
+        kept = _read(path, cell, time_limit)
         if kept is None:
             kept = solve_cell(cell, nodes, time_limit)
-            if path is not None and all(row.worst_case is not None for row in kept):
-                write_json(path, {"rows": [asdict(row) for row in kept]})
+            if path is not None and all(
+                row.worst_case is not None or row.verdict == TIME_LIMIT for row in kept
+            ):
+                content = {"rows": [asdict(row) for row in kept], "time_limit": time_limit}
+                write_json(path, content)
         rows += kept
     return rows
 
@@ -214,11 +242,16 @@ def _name(cell: Schedule, nodes: Sequence[int]) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def _read(path: Path | None) -> list[Row] | None:
-    """A finished cell, or None where there is none that can be read (it is then solved again)."""
+def _read(path: Path | None, cell: Schedule, time_limit: float | None) -> list[Row] | None:
+    """A finished cell; None where there is none that can be read, or where more time is given now."""
     if path is None or not path.exists():
         return None
     try:
-        return [Row(**row) for row in json.loads(path.read_text())["rows"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_text())
+        rows = [Row(**row) for row in content["rows"]]
+        given = content.get("time_limit")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    if any(row.worst_case is None for row in rows) and (time_limit or math.inf) > (given or 0):
+        return None
+    return [judge(replace(row, **_known(cell, row.n))) for row in rows]
