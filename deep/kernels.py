@@ -20,9 +20,15 @@ from deep.simd import (
     LANES,
     add,
     broadcast,
+    broadcast_wide,
     fma,
+    high_half,
     inverse_root,
     load,
+    load_pair,
+    load_twice,
+    load_wide,
+    low_half,
     multiply,
     relu,
     splat_like,
@@ -30,6 +36,8 @@ from deep.simd import (
     subtract,
     total,
     where_positive,
+    wide_fits,
+    wide_zeros_like,
     zeros_like,
 )
 
@@ -138,6 +146,161 @@ def _tile_1x1(src, s0, s_ch, w, w0, w_in, taps, n_in, dst, d0, keep):
 
 
 @compiled
+def _store_4(dst, d, d_px, first, second):
+    """Four pixels of one channel."""
+    store(dst, d, low_half(first))
+    store(dst, d + d_px, high_half(first))
+    store(dst, d + 2 * d_px, low_half(second))
+    store(dst, d + 3 * d_px, high_half(second))
+
+
+@compiled
+def _wide_8x4(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch, d_px, keep):
+    """8 output channels x 4 pixels in 16 wide accumulators, the pixels of the source side by side."""
+    z = wide_zeros_like(src)
+    a0 = a1 = b0 = b1 = c0 = c1 = e0 = e1 = z
+    f0 = f1 = g0 = g1 = h0 = h1 = i0 = i1 = z
+    if keep:
+        d = d0
+        a0 = load_pair(dst, d, d + d_px)
+        a1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        b0 = load_pair(dst, d, d + d_px)
+        b1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        c0 = load_pair(dst, d, d + d_px)
+        c1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        e0 = load_pair(dst, d, d + d_px)
+        e1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        f0 = load_pair(dst, d, d + d_px)
+        f1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        g0 = load_pair(dst, d, d + d_px)
+        g1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        h0 = load_pair(dst, d, d + d_px)
+        h1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        i0 = load_pair(dst, d, d + d_px)
+        i1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+    for j in range(n_in):
+        s = s0 + j * s_ch
+        q = w0 + j * w_in
+        for t in range(taps.shape[0]):
+            p = s + taps[t, 0]
+            k = q + taps[t, 1]
+            x0 = load_wide(src, p)
+            x1 = load_wide(src, p + 2 * V)
+            y = broadcast_wide(w, k)
+            a0, a1 = fma(y, x0, a0), fma(y, x1, a1)
+            y = broadcast_wide(w, k + w_out)
+            b0, b1 = fma(y, x0, b0), fma(y, x1, b1)
+            y = broadcast_wide(w, k + 2 * w_out)
+            c0, c1 = fma(y, x0, c0), fma(y, x1, c1)
+            y = broadcast_wide(w, k + 3 * w_out)
+            e0, e1 = fma(y, x0, e0), fma(y, x1, e1)
+            y = broadcast_wide(w, k + 4 * w_out)
+            f0, f1 = fma(y, x0, f0), fma(y, x1, f1)
+            y = broadcast_wide(w, k + 5 * w_out)
+            g0, g1 = fma(y, x0, g0), fma(y, x1, g1)
+            y = broadcast_wide(w, k + 6 * w_out)
+            h0, h1 = fma(y, x0, h0), fma(y, x1, h1)
+            y = broadcast_wide(w, k + 7 * w_out)
+            i0, i1 = fma(y, x0, i0), fma(y, x1, i1)
+    d = d0
+    _store_4(dst, d, d_px, a0, a1)
+    d += d_ch
+    _store_4(dst, d, d_px, b0, b1)
+    d += d_ch
+    _store_4(dst, d, d_px, c0, c1)
+    d += d_ch
+    _store_4(dst, d, d_px, e0, e1)
+    d += d_ch
+    _store_4(dst, d, d_px, f0, f1)
+    d += d_ch
+    _store_4(dst, d, d_px, g0, g1)
+    d += d_ch
+    _store_4(dst, d, d_px, h0, h1)
+    d += d_ch
+    _store_4(dst, d, d_px, i0, i1)
+
+
+@compiled
+def _wide_8x4_strided(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch, d_px, keep):
+    """8 output channels x 4 pixels in 16 wide accumulators, any distance between pixels."""
+    z = wide_zeros_like(src)
+    a0 = a1 = b0 = b1 = c0 = c1 = e0 = e1 = z
+    f0 = f1 = g0 = g1 = h0 = h1 = i0 = i1 = z
+    if keep:
+        d = d0
+        a0 = load_pair(dst, d, d + d_px)
+        a1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        b0 = load_pair(dst, d, d + d_px)
+        b1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        c0 = load_pair(dst, d, d + d_px)
+        c1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        e0 = load_pair(dst, d, d + d_px)
+        e1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        f0 = load_pair(dst, d, d + d_px)
+        f1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        g0 = load_pair(dst, d, d + d_px)
+        g1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        h0 = load_pair(dst, d, d + d_px)
+        h1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+        d += d_ch
+        i0 = load_pair(dst, d, d + d_px)
+        i1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+    for j in range(n_in):
+        s = s0 + j * s_ch
+        q = w0 + j * w_in
+        for t in range(taps.shape[0]):
+            p = s + taps[t, 0]
+            k = q + taps[t, 1]
+            x0 = load_pair(src, p, p + s_px)
+            x1 = load_pair(src, p + 2 * s_px, p + 3 * s_px)
+            y = broadcast_wide(w, k)
+            a0, a1 = fma(y, x0, a0), fma(y, x1, a1)
+            y = broadcast_wide(w, k + w_out)
+            b0, b1 = fma(y, x0, b0), fma(y, x1, b1)
+            y = broadcast_wide(w, k + 2 * w_out)
+            c0, c1 = fma(y, x0, c0), fma(y, x1, c1)
+            y = broadcast_wide(w, k + 3 * w_out)
+            e0, e1 = fma(y, x0, e0), fma(y, x1, e1)
+            y = broadcast_wide(w, k + 4 * w_out)
+            f0, f1 = fma(y, x0, f0), fma(y, x1, f1)
+            y = broadcast_wide(w, k + 5 * w_out)
+            g0, g1 = fma(y, x0, g0), fma(y, x1, g1)
+            y = broadcast_wide(w, k + 6 * w_out)
+            h0, h1 = fma(y, x0, h0), fma(y, x1, h1)
+            y = broadcast_wide(w, k + 7 * w_out)
+            i0, i1 = fma(y, x0, i0), fma(y, x1, i1)
+    d = d0
+    _store_4(dst, d, d_px, a0, a1)
+    d += d_ch
+    _store_4(dst, d, d_px, b0, b1)
+    d += d_ch
+    _store_4(dst, d, d_px, c0, c1)
+    d += d_ch
+    _store_4(dst, d, d_px, e0, e1)
+    d += d_ch
+    _store_4(dst, d, d_px, f0, f1)
+    d += d_ch
+    _store_4(dst, d, d_px, g0, g1)
+    d += d_ch
+    _store_4(dst, d, d_px, h0, h1)
+    d += d_ch
+    _store_4(dst, d, d_px, i0, i1)
+
+
+@compiled
 def conv(
     src, s0, s_ch, s_row, s_px, w, w0, w_out, w_in, taps, n_in, n_out, rows, cols,
     dst, d0, d_ch, d_row, d_px, keep,
@@ -148,8 +311,20 @@ def conv(
     are small, else output channels first, so that large weights are read once.
     """
     step = 1 if n_in * n_out * taps.shape[0] <= SMALL_LAYER else rows
+    wide_out = n_out - n_out % 8 if wide_fits(src) and cols % 4 == 0 else 0
     for first in range(0, rows, step):
-        for o in range(0, n_out - n_out % 4, 4):
+        for o in range(0, wide_out, 8):
+            for y in range(first, first + step):
+                for x in range(0, cols, 4):
+                    s = s0 + y * s_row + x * s_px
+                    d = d0 + o * d_ch + y * d_row + x * d_px
+                    if s_px == V:
+                        _wide_8x4(src, s, s_ch, s_px, w, w0 + o * w_out, w_out, w_in, taps, n_in,
+                                  dst, d, d_ch, d_px, keep)
+                    else:
+                        _wide_8x4_strided(src, s, s_ch, s_px, w, w0 + o * w_out, w_out, w_in,
+                                          taps, n_in, dst, d, d_ch, d_px, keep)
+        for o in range(wide_out, n_out - n_out % 4, 4):
             for y in range(first, first + step):
                 x = 0
                 while x < cols:
@@ -226,6 +401,52 @@ def _weights_1x1(src, s0, s_row, s_px, err, e0, e_row, rows, cols):
 
 
 @compiled
+def _add_totals(grad, g0, g_out, wide):
+    """Totals of the halves, into the gradients of two neighbouring output channels."""
+    grad[g0] += total(low_half(wide))
+    grad[g0 + g_out] += total(high_half(wide))
+
+
+@compiled
+def _weights_8x3(src, s0, s_row, s_px, s_tap, err, e0, e_ch, e_row, rows, cols, grad, g0, g_out):
+    """Gradient of 8 output channels for three taps ``s_tap`` apart: two channels a wide vector."""
+    z = wide_zeros_like(src)
+    a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = z
+    for y in range(rows):
+        p = s0 + y * s_row
+        q = e0 + y * e_row
+        for _ in range(cols):
+            x0 = load_twice(src, p)
+            x1 = load_twice(src, p + s_tap)
+            x2 = load_twice(src, p + 2 * s_tap)
+            e = load_pair(err, q, q + e_ch)
+            a0, a1, a2 = fma(e, x0, a0), fma(e, x1, a1), fma(e, x2, a2)
+            e = load_pair(err, q + 2 * e_ch, q + 3 * e_ch)
+            b0, b1, b2 = fma(e, x0, b0), fma(e, x1, b1), fma(e, x2, b2)
+            e = load_pair(err, q + 4 * e_ch, q + 5 * e_ch)
+            c0, c1, c2 = fma(e, x0, c0), fma(e, x1, c1), fma(e, x2, c2)
+            e = load_pair(err, q + 6 * e_ch, q + 7 * e_ch)
+            d0, d1, d2 = fma(e, x0, d0), fma(e, x1, d1), fma(e, x2, d2)
+            p += s_px
+            q += V
+    _add_totals(grad, g0, g_out, a0)
+    _add_totals(grad, g0 + 1, g_out, a1)
+    _add_totals(grad, g0 + 2, g_out, a2)
+    g0 += 2 * g_out
+    _add_totals(grad, g0, g_out, b0)
+    _add_totals(grad, g0 + 1, g_out, b1)
+    _add_totals(grad, g0 + 2, g_out, b2)
+    g0 += 2 * g_out
+    _add_totals(grad, g0, g_out, c0)
+    _add_totals(grad, g0 + 1, g_out, c1)
+    _add_totals(grad, g0 + 2, g_out, c2)
+    g0 += 2 * g_out
+    _add_totals(grad, g0, g_out, d0)
+    _add_totals(grad, g0 + 1, g_out, d1)
+    _add_totals(grad, g0 + 2, g_out, d2)
+
+
+@compiled
 def conv_weight_gradient(
     src, s0, s_ch, s_row, stride, err, e0, e_ch, e_row, size, n_in, n_out, kernel, grad, g0
 ):
@@ -242,12 +463,28 @@ def conv_weight_gradient(
         e1 = e0 + first * e_row
         o = 0
         while o < n_out:
+            octet = wide_fits(src) and n_out - o >= 8
             quad = kernel == 3 and n_out - o >= 4
-            for i in range(n_in):
+            # A 1x1 kernel has one tap; three input channels take the place of three taps.
+            done = n_in - n_in % 3 if octet and kernel == 1 else 0
+            for i in range(0, done, 3):
+                _weights_8x3(src, s1 + i * s_ch, stride * s_row, stride * V, s_ch,
+                             err, e1 + o * e_ch, e_ch, e_row, rows, size,
+                             grad, g0 + o * per_out + i, per_out)
+            for i in range(done, n_in):
                 s = s1 + i * s_ch
                 g = g0 + o * per_out + i * kernel * kernel
                 for a in range(kernel):
-                    if quad:
+                    if octet and kernel == 3:
+                        _weights_8x3(src, s + a * s_row, stride * s_row, stride * V, V,
+                                     err, e1 + o * e_ch, e_ch, e_row, rows, size,
+                                     grad, g + a * 3, per_out)
+                    elif octet:
+                        for j in range(8):
+                            grad[g + j * per_out] += _weights_1x1(
+                                src, s, stride * s_row, stride * V,
+                                err, e1 + (o + j) * e_ch, e_row, rows, size)
+                    elif quad:
                         _weights_4x3(src, s + a * s_row, stride * s_row, stride * V,
                                      err, e1 + o * e_ch, e_ch, e_row, rows, size,
                                      grad, g + a * 3, per_out)
@@ -256,7 +493,7 @@ def conv_weight_gradient(
                             grad[g + a * kernel + b] += _weights_1x1(
                                 src, s + a * s_row + b * V, stride * s_row, stride * V,
                                 err, e1 + o * e_ch, e_row, rows, size)
-            o += 4 if quad else 1
+            o += 8 if octet else 4 if quad else 1
 
 
 @compiled

@@ -6,6 +6,10 @@ lanes. Numba's own vectoriser does not keep a register tile of a convolution in 
 module gives its functions an explicit vector of ``LANES`` floats. LLVM maps it to what the
 processor has (AVX2: one register; AVX-512: half of one; NEON: two), and no C++ compiler is needed.
 
+A wide vector is two vectors side by side: two pixels or two channels. It fills a register of
+AVX-512, which has 32 of them, so that larger tiles fit. Lanes never mix: narrow and wide code give
+the same bits.
+
 All functions below may be called only from ``@njit`` code.
 """
 
@@ -13,30 +17,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
+#: Whether the processor has 32 registers of 64 bytes; with less, wide tiles would spill.
+_AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
 class Vector(types.Type):
-    """Numba type of ``LANES`` floats of one precision."""
+    """Numba type of ``lanes`` floats of one precision: ``LANES``, or twice as many when wide."""
 
-    def __init__(self, dtype: types.Float) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"Vector({dtype})")
+    def __init__(self, dtype: types.Float, lanes: int = LANES) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype}, {lanes})")
 
 
-def _llvm_type(dtype: types.Float) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), LANES)
+def _llvm_type(vector: Vector) -> ir.VectorType:
+    element = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(element, vector.lanes)
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, _llvm_type(vector.dtype))
+        super().__init__(manager, vector, _llvm_type(vector))
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -46,17 +53,30 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 
 def _splat(builder: Any, vector: Vector, scalar: Any) -> Any:
-    kind = _llvm_type(vector.dtype)
+    kind = _llvm_type(vector)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.IntType(32)(0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask)
+    return _shuffle(builder, first, ir.Constant(kind, ir.Undefined), [0] * vector.lanes)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, order: list[int]) -> Any:
+    """Lanes of ``a`` and ``b``, the latter numbered on from the former, in the given order."""
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _load(context: Any, builder: Any, vector: Vector, array_type: Any, array: Any, index: Any,
+          ) -> Any:
+    kind = _llvm_type(vector)
+    pointer = _address(context, builder, array_type, array, index)
+    size = 4 if kind.element == ir.FloatType() else 8
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=size)
 
 
 def _call(builder: Any, name: str, kind: Any, args: list[Any]) -> Any:
     """Call the LLVM vector intrinsic ``llvm.<name>`` on vectors of type ``kind``."""
     suffix = "f32" if kind.element == ir.FloatType() else "f64"
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * len(args)), f"llvm.{name}.v{LANES}{suffix}"
+        builder.module, ir.FunctionType(kind, [kind] * len(args)), f"llvm.{name}.v{kind.count}{suffix}"
     )
     return builder.call(function, args)
 
@@ -66,10 +86,7 @@ def load(typingctx, array, index):  # type: ignore[no-untyped-def]
     """``array[index : index + LANES]`` of a contiguous float array."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = _llvm_type(signature.return_type.dtype)
-        pointer = _address(context, builder, signature.args[0], args[0], args[1])
-        size = 4 if kind.element == ir.FloatType() else 8
-        return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=size)
+        return _load(context, builder, signature.return_type, signature.args[0], *args)
 
     return Vector(array.dtype)(array, types.intp), codegen
 
@@ -79,7 +96,7 @@ def store(typingctx, array, index, vector):  # type: ignore[no-untyped-def]
     """``array[index : index + LANES] = vector``."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = _llvm_type(signature.args[2].dtype)
+        kind = _llvm_type(signature.args[2])
         pointer = _address(context, builder, signature.args[0], args[0], args[1])
         size = 4 if kind.element == ir.FloatType() else 8
         builder.store(args[2], builder.bitcast(pointer, kind.as_pointer()), align=size)
@@ -104,7 +121,7 @@ def zeros_like(typingctx, array):  # type: ignore[no-untyped-def]
     """A vector of zeros in the precision of ``array``."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return ir.Constant(_llvm_type(signature.return_type.dtype), None)
+        return ir.Constant(_llvm_type(signature.return_type), None)
 
     return Vector(array.dtype)(array), codegen
 
@@ -114,7 +131,7 @@ def fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
     """``a * b + c``, rounded once."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return _call(builder, "fma", _llvm_type(signature.return_type.dtype), list(args))
+        return _call(builder, "fma", _llvm_type(signature.return_type), list(args))
 
     return a(a, a, a), codegen
 
@@ -141,7 +158,7 @@ def relu(typingctx, a):  # type: ignore[no-untyped-def]
     """``max(a, 0)`` in every lane; a NaN stays a NaN, so that divergence is seen."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        zero = ir.Constant(_llvm_type(signature.return_type.dtype), None)
+        zero = ir.Constant(_llvm_type(signature.return_type), None)
         return builder.select(builder.fcmp_ordered("<=", args[0], zero), zero, args[0])
 
     return a(a), codegen
@@ -152,7 +169,7 @@ def where_positive(typingctx, condition, a):  # type: ignore[no-untyped-def]
     """``a`` where ``condition > 0``, else 0."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        zero = ir.Constant(_llvm_type(signature.return_type.dtype), None)
+        zero = ir.Constant(_llvm_type(signature.return_type), None)
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
     return a(a, a), codegen
@@ -163,8 +180,8 @@ def inverse_root(typingctx, a):  # type: ignore[no-untyped-def]
     """``1 / sqrt(a)``, both operations correctly rounded."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = _llvm_type(signature.return_type.dtype)
-        one = ir.Constant(kind, [1.0] * LANES)
+        kind = _llvm_type(signature.return_type)
+        one = ir.Constant(kind, [1.0] * kind.count)
         return builder.fdiv(one, _call(builder, "sqrt", kind, [args[0]]))
 
     return a(a), codegen
@@ -186,14 +203,108 @@ def total(typingctx, a):  # type: ignore[no-untyped-def]
     """Sum of the lanes, by halves: always in the same order."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = _llvm_type(signature.args[0].dtype)
+        kind = _llvm_type(signature.args[0])
         undefined = ir.Constant(kind, ir.Undefined)
         value, half = args[0], LANES // 2
         while half:
             order = [(lane + half) % LANES for lane in range(LANES)]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
-            value = builder.fadd(value, builder.shuffle_vector(value, undefined, mask))
+            value = builder.fadd(value, _shuffle(builder, value, undefined, order))
             half //= 2
         return builder.extract_element(value, ir.IntType(32)(0))
 
     return a.dtype(a), codegen
+
+
+@intrinsic
+def wide_fits(typingctx, array):  # type: ignore[no-untyped-def]
+    """Whether tiles of wide vectors in the precision of ``array`` stay in registers: a constant."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        fits = _AVX512 and signature.args[0].dtype == types.float32
+        return context.get_constant(types.boolean, fits)
+
+    return types.boolean(array), codegen
+
+
+@intrinsic
+def load_wide(typingctx, array, index):  # type: ignore[no-untyped-def]
+    """``array[index : index + 2 * LANES]``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return _load(context, builder, signature.return_type, signature.args[0], *args)
+
+    return Vector(array.dtype, 2 * LANES)(array, types.intp), codegen
+
+
+@intrinsic
+def load_pair(typingctx, array, first, second):  # type: ignore[no-untyped-def]
+    """A wide vector of the vectors at ``first`` and at ``second``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        half = Vector(signature.args[0].dtype)
+        a = _load(context, builder, half, signature.args[0], args[0], args[1])
+        b = _load(context, builder, half, signature.args[0], args[0], args[2])
+        return _shuffle(builder, a, b, list(range(2 * LANES)))
+
+    return Vector(array.dtype, 2 * LANES)(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def load_twice(typingctx, array, index):  # type: ignore[no-untyped-def]
+    """A wide vector whose halves are both the vector at ``index``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        half = Vector(signature.args[0].dtype)
+        a = _load(context, builder, half, signature.args[0], *args)
+        return _shuffle(builder, a, a, [*range(LANES), *range(LANES)])
+
+    return Vector(array.dtype, 2 * LANES)(array, types.intp), codegen
+
+
+@intrinsic
+def broadcast_wide(typingctx, array, index):  # type: ignore[no-untyped-def]
+    """A wide vector whose lanes all hold ``array[index]``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointer = _address(context, builder, signature.args[0], args[0], args[1])
+        return _splat(builder, signature.return_type, builder.load(pointer))
+
+    return Vector(array.dtype, 2 * LANES)(array, types.intp), codegen
+
+
+@intrinsic
+def wide_zeros_like(typingctx, array):  # type: ignore[no-untyped-def]
+    """A wide vector of zeros in the precision of ``array``."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return ir.Constant(_llvm_type(signature.return_type), None)
+
+    return Vector(array.dtype, 2 * LANES)(array), codegen
+
+
+def _half(first: int):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def take(typingctx, wide):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return _shuffle(builder, args[0], args[0], list(range(first, first + LANES)))
+
+        return Vector(wide.dtype)(wide), codegen
+
+    return take
+
+
+low_half, high_half = _half(0), _half(LANES)
+
+
+@intrinsic
+def plain(typingctx, value):  # type: ignore[no-untyped-def]
+    """The number ``value`` with its being a literal forgotten.
+
+    Numba compiles a function anew for every literal it is called with; kernels called with
+    ``plain`` numbers are compiled once.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return context.cast(builder, args[0], signature.args[0], signature.return_type)
+
+    return types.unliteral(value)(value), codegen

@@ -23,7 +23,7 @@ from deep.kernels import (
     norm_forward,
 )
 from deep.resnet import EPSILON, Architecture, block_shapes, n_parameters, parameter_shapes
-from deep.simd import LANES, add, load, store, zeros_like
+from deep.simd import LANES, add, load, plain, store, zeros_like
 
 V = LANES
 # Columns of the block table: channels, sides, stride; positions of parameters, maps, statistics.
@@ -167,11 +167,12 @@ def _taps(taps, counts, block, which):
 @compiled
 def _forward(w, arena, blocks, taps, counts, ends):
     """Input buffer to logits."""
+    px, one, three, nine, no = plain(V), plain(1), plain(3), plain(9), plain(False)
     size = ends[SIZE]
     row = (size + 2) * V
-    conv(arena, ends[INPUT], (size + 2) * row, row, V, w, ends[STEM_W], 27, 9,
-         _taps(taps, counts, 0, FORWARD_1), 3, ends[WIDTH], size, size,
-         arena, ends[STEM_A], size * size * V, size * V, V, False)
+    conv(arena, ends[INPUT], (size + 2) * row, row, px, w, ends[STEM_W], three * nine, nine,
+         _taps(taps, counts, 0, FORWARD_1), three, ends[WIDTH], size, size,
+         arena, ends[STEM_A], size * size * V, size * V, px, no)
     norm_forward(arena, ends[STEM_A], ends[WIDTH], size, EPSILON, arena, ends[STEM_T], w,
                  ends[STEM_G], ends[STEM_B], False, arena, 0, True, arena, ends[STEM_OUT])
     for i in range(blocks.shape[0]):
@@ -179,19 +180,19 @@ def _forward(w, arena, blocks, taps, counts, ends):
         n_in, n_out, s_in, s_out, stride = b[C_IN], b[C_OUT], b[S_IN], b[S_OUT], b[STRIDE]
         row_in, row_out = (s_in + 2) * V, (s_out + 2) * V
         plane = s_out * s_out * V
-        conv(arena, b[X], (s_in + 2) * row_in, row_in * stride, V * stride, w, b[W1], n_in * 9, 9,
+        conv(arena, b[X], (s_in + 2) * row_in, row_in * stride, V * stride, w, b[W1], n_in * 9, nine,
              _taps(taps, counts, i, FORWARD_1), n_in, n_out, s_out, s_out,
-             arena, b[A1], plane, s_out * V, V, False)
+             arena, b[A1], plane, s_out * V, px, no)
         norm_forward(arena, b[A1], n_out, s_out, EPSILON, arena, b[T1], w, b[G1], b[B1],
                      False, arena, 0, True, arena, b[H1])
-        conv(arena, b[H1], (s_out + 2) * row_out, row_out, V, w, b[W2], n_out * 9, 9,
+        conv(arena, b[H1], (s_out + 2) * row_out, row_out, px, w, b[W2], n_out * 9, nine,
              _taps(taps, counts, i, FORWARD_2), n_out, n_out, s_out, s_out,
-             arena, b[A2], plane, s_out * V, V, False)
+             arena, b[A2], plane, s_out * V, px, no)
         residual = b[X]
         if b[SHORTCUT]:
-            conv(arena, b[X], (s_in + 2) * row_in, row_in * stride, V * stride, w, b[WS], n_in, 1,
+            conv(arena, b[X], (s_in + 2) * row_in, row_in * stride, V * stride, w, b[WS], n_in, one,
                  _taps(taps, counts, i, FORWARD_S), n_in, n_out, s_out, s_out,
-                 arena, b[AS], plane, s_out * V, V, False)
+                 arena, b[AS], plane, s_out * V, px, no)
             norm_forward(arena, b[AS], n_out, s_out, EPSILON, arena, b[TS], w, b[GS], b[BS],
                          False, arena, 0, False, arena, b[RS])
             residual = b[RS]
@@ -246,6 +247,8 @@ def _cross_entropy(labels, chosen, start, stop, scale, arena, ends):
 @compiled
 def _backward(w, grad, arena, blocks, taps, counts, ends):
     """Add the gradient to ``grad``; the logits hold their errors."""
+    px, one, three, nine = plain(V), plain(1), plain(3), plain(9)
+    no, yes = plain(False), plain(True)
     last = blocks[blocks.shape[0] - 1]
     features, size = last[C_OUT], last[S_OUT]
     pixels = size * size
@@ -274,20 +277,20 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
         mask_by_output(arena, b[G], arena, b[OUT], n_out, s_out)
         norm_backward(arena, b[G], arena, b[A2], n_out, s_out, arena, b[T2], w, b[G2], b[B2],
                       grad, arena, b[D])
-        conv_weight_gradient(arena, b[H1], halo, row_out, 1, arena, b[D] + row_out + V, halo,
-                             row_out, s_out, n_out, n_out, 3, grad, b[W2])
-        conv(arena, b[D], halo, row_out, V, w, b[W2], 9, n_out * 9,
+        conv_weight_gradient(arena, b[H1], halo, row_out, one, arena, b[D] + row_out + V, halo,
+                             row_out, s_out, n_out, n_out, three, grad, b[W2])
+        conv(arena, b[D], halo, row_out, px, w, b[W2], nine, n_out * 9,
              _taps(taps, counts, i, BACK_2), n_out, n_out, s_out, s_out,
-             arena, b[E], plane, s_out * V, V, False)
+             arena, b[E], plane, s_out * V, px, no)
         mask_by_output(arena, b[E], arena, b[H1], n_out, s_out)
         norm_backward(arena, b[E], arena, b[A1], n_out, s_out, arena, b[T1], w, b[G1], b[B1],
                       grad, arena, b[D])
         conv_weight_gradient(arena, b[X], (s_in + 2) * row_in, row_in, stride, arena,
-                             b[D] + row_out + V, halo, row_out, s_out, n_in, n_out, 3,
+                             b[D] + row_out + V, halo, row_out, s_out, n_in, n_out, three,
                              grad, b[W1])
         # An identity shortcut's gradient already lies in G, which is GX within a stage.
         for parity in range(stride * stride):
-            conv(arena, b[D], halo, row_out, V, w, b[W1], 9, n_in * 9,
+            conv(arena, b[D], halo, row_out, px, w, b[W1], nine, n_in * 9,
                  _taps(taps, counts, i, BACK_1 + parity), n_out, n_in, s_out, s_out,
                  arena, b[GX] + (parity // 2 * s_in + parity % 2) * V, s_in * s_in * V,
                  s_in * stride * V, stride * V, not b[SHORTCUT])
@@ -295,19 +298,19 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
             norm_backward(arena, b[G], arena, b[AS], n_out, s_out, arena, b[TS], w, b[GS], b[BS],
                           grad, arena, b[D])
             conv_weight_gradient(arena, b[X] + row_in + V, (s_in + 2) * row_in, row_in, stride,
-                                 arena, b[D] + row_out + V, halo, row_out, s_out, n_in, n_out, 1,
+                                 arena, b[D] + row_out + V, halo, row_out, s_out, n_in, n_out, one,
                                  grad, b[WS])
-            conv(arena, b[D], halo, row_out, V, w, b[WS], 1, n_in,
+            conv(arena, b[D], halo, row_out, px, w, b[WS], one, n_in,
                  _taps(taps, counts, i, BACK_S), n_out, n_in, s_out, s_out,
-                 arena, b[GX], s_in * s_in * V, s_in * stride * V, stride * V, True)
+                 arena, b[GX], s_in * s_in * V, s_in * stride * V, stride * V, yes)
     width, size = ends[WIDTH], ends[SIZE]
     row = (size + 2) * V
     b = blocks[0]
     mask_by_output(arena, b[GX], arena, ends[STEM_OUT], width, size)
     norm_backward(arena, b[GX], arena, ends[STEM_A], width, size, arena, ends[STEM_T], w,
                   ends[STEM_G], ends[STEM_B], grad, arena, b[D])
-    conv_weight_gradient(arena, ends[INPUT], (size + 2) * row, row, 1, arena, b[D] + row + V,
-                         (size + 2) * row, row, size, 3, width, 3, grad, ends[STEM_W])
+    conv_weight_gradient(arena, ends[INPUT], (size + 2) * row, row, one, arena, b[D] + row + V,
+                         (size + 2) * row, row, size, three, width, three, grad, ends[STEM_W])
 
 
 @compiled
