@@ -45,10 +45,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(out.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {error.strerror}; the folder is as it was before"
+            f"cannot write {path}: {error.strerror or error}; the folder is as it was before"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process killed in the middle of `write_atomically` left in ``folder``."""
+    for partial in folder.glob(".*.part"):
+        with suppress(OSError):
+            partial.unlink()
 
 
 def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> None:
@@ -65,10 +73,15 @@ def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> 
     current = folder / CURRENT
     fresh = folder / f"{CURRENT}.next"
     write_atomically(fresh, digest + b"\n" + text + b"\n" + payload)
-    # Killed between the two renames, the folder holds PREVIOUS alone: loading copes.
-    if current.exists():
-        os.replace(current, folder / PREVIOUS)
-    os.replace(fresh, current)
+    # Killed between the two renames, the folder holds PREVIOUS and the fresh one: loading copes.
+    try:
+        if current.exists():
+            os.replace(current, folder / PREVIOUS)
+        os.replace(fresh, current)
+    except OSError as error:
+        raise UserError(
+            f"cannot rename the checkpoint in {folder}: {error.strerror or error}"
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Checkpoint] | None:

@@ -11,8 +11,10 @@ import os
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 
@@ -74,8 +76,17 @@ def load_images(
 
     ``path`` is the archive, a folder that holds it, a folder of class folders, or a folder whose
     ``train`` holds them. With ``download`` a missing archive is fetched to ``path``/`ARCHIVE`.
-    Raises `UserError` when nothing is there, the MD5 is wrong or an image is broken.
+    Raises `UserError` when nothing is there or can be read, the MD5 is wrong or an image is broken.
     """
+    try:
+        return _load(path, name, download, md5, url, progress)
+    except OSError as error:
+        raise UserError(f"cannot read the training images at {path}: {error}") from error
+
+
+def _load(
+    path: Path, name: str | None, download: bool, md5: str, url: str, progress: Progress | None,
+) -> Images:
     if path.is_file():
         return _read_archive(path, name or "CIFAR-10, official archive", md5)
     if (path / ARCHIVE).is_file():
@@ -113,7 +124,7 @@ def download_archive(
                 f"the download from {url} has MD5 {digest.hexdigest()}, expected {md5}; try again"
             )
         partial.replace(target)
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"cannot download {url}: {error}; give a copy with --data") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -131,9 +142,10 @@ def _read_archive(path: Path, name: str, md5: str) -> Images:
             members = [m for m in archive.getmembers() if Path(m.name).match("data_batch_*.bin")]
             for member in sorted(members, key=lambda m: m.name):
                 content = archive.extractfile(member)
-                assert content is not None
+                if content is None:
+                    raise ValueError(f"{member.name} is not a file")
                 records.append(np.frombuffer(content.read(), np.uint8).reshape(-1, _RECORD))
-    except (tarfile.TarError, ValueError, OSError) as error:
+    except (tarfile.TarError, ValueError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not the CIFAR-10 binary archive: {error}") from error
     if not records:
         raise UserError(f"{path} is not the CIFAR-10 binary archive: no data_batch_*.bin in it")
@@ -181,7 +193,7 @@ def _decode(files: list[Path], progress: Progress | None) -> np.ndarray:
         try:
             with Image.open(file) as image:
                 pixels = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read the image {file}: {error}") from error
         if images is None:
             images = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)

@@ -8,6 +8,7 @@ process up to the order in which all_reduce adds.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ class Communicator:
         """True everywhere when true on rank 0."""
         return flag
 
+    def share(self, value: Any) -> Any:
+        """Rank 0's ``value``, everywhere."""
+        return value
+
     def close(self) -> None:
         """Leave the group."""
 
@@ -42,7 +47,10 @@ class Torchrun(Communicator):
 
     def __init__(self, device: torch.device) -> None:
         if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if local >= count:
+                raise UserError(f"process {local} of this machine has no GPU: {count} found")
+            torch.cuda.set_device(local)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -55,6 +63,11 @@ class Torchrun(Communicator):
         dist.broadcast(word, 0)
         return bool(word.item())
 
+    def share(self, value: Any) -> Any:
+        box = [value]
+        dist.broadcast_object_list(box, 0, device=self.device)
+        return box[0]
+
     def close(self) -> None:
         dist.destroy_process_group()
 
@@ -62,6 +75,11 @@ class Torchrun(Communicator):
 def under_torchrun() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys()
+
+
+def local_processes() -> int:
+    """Processes of this torchrun on this machine: they share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
 
 
 def check_ranks(communicator: Communicator, n_nodes: int) -> None:

@@ -6,6 +6,7 @@ the others only in `Engine.local_steps`: same batches in, same models out, to ro
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +73,13 @@ class Engine:
     def round(self, batches: np.ndarray, measure: bool = False) -> RoundStatistics | None:
         """K local steps of every node, then the average over all nodes of all processes."""
         self.local_steps(batches)
-        total = torch.zeros_like(self.mean)
-        # One node after another: the order of the sum never depends on threads or vector width.
-        for model in self.models:
-            total += model
+        if self.device.type == "cuda":
+            total = self.models.sum(0)
+        else:
+            # One node after another: the sum's order never depends on threads or vector width.
+            total = torch.zeros_like(self.mean)
+            for model in self.models:
+                total += model
         self.communicator.sum_(total)
         average = total.div_(self.n_nodes)
         statistics = None
@@ -162,6 +166,13 @@ class LoopEngine(TorchEngine):
             self.models[i] = read_flat(self.module)
 
 
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def find_device(name: str) -> torch.device:
     """The device called ``name``: auto, cpu, cuda or cuda:N; `UserError` when it is not there."""
     if name == "auto":
@@ -184,12 +195,14 @@ def make_engine(
     n_local: int | None = None, step_size: float, device: str = "cpu",
     precision: str = "float32", threads: int | None = None,
     communicator: Communicator | None = None, compile_model: bool = False,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool = False, channels_last: bool = True,
 ) -> Engine:
     """The engine called ``name``; ``auto`` is ``simd`` on the CPU and ``stacked`` on a GPU.
 
     ``n_local`` nodes of the ``n_nodes`` run in this process (all by default). ``threads`` is for
-    the simd engine. Raises `UserError` for what does not exist or does not fit together.
+    the simd engine; ``compile_model``, ``cuda_graphs`` and ``channels_last`` (memory layout of
+    grouped convolution) for the stacked ones. Raises `UserError` for what does not exist or does
+    not fit together.
     """
     if name not in ENGINES:
         raise UserError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
@@ -213,5 +226,6 @@ def make_engine(
     from deep.stacked import StackedEngine
 
     return StackedEngine(
-        *common, formulation=name, compile_model=compile_model, cuda_graphs=cuda_graphs
+        *common, formulation=name, compile_model=compile_model, cuda_graphs=cuda_graphs,
+        channels_last=channels_last,
     )

@@ -21,12 +21,15 @@ Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 class Grouped:
-    """Maps [B, n C, H, W] (channels_last): one convolution with n groups."""
+    """Maps [B, n C, H, W], channels last in memory when asked for: one convolution, n groups."""
+
+    def __init__(self, channels_last: bool = True) -> None:
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def enter(self, images: Tensor) -> Tensor:
         n, batch, channels, height, width = images.shape
         stacked = images.transpose(0, 1).reshape(batch, n * channels, height, width)
-        return stacked.contiguous(memory_format=torch.channels_last)
+        return stacked.contiguous(memory_format=self.layout)
 
     def conv(self, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         n, n_out, n_in, side, _ = weight.shape
@@ -114,8 +117,15 @@ def _vmap_forward(architecture: Architecture) -> Forward:
     return forward
 
 
-def make_forward(formulation: str, architecture: Architecture) -> Forward:
-    """The forward pass called ``grouped``, ``im2col`` or ``vmap``."""
+def make_forward(
+    formulation: str, architecture: Architecture, channels_last: bool = True
+) -> Forward:
+    """The forward pass called ``grouped``, ``im2col`` or ``vmap``.
+
+    ``channels_last`` is the layout of grouped convolution's maps; the others have their own.
+    """
     if formulation == "vmap":
         return _vmap_forward(architecture)
-    return _stacked_forward(architecture, Grouped() if formulation == "grouped" else Im2col())
+    return _stacked_forward(
+        architecture, Grouped(channels_last) if formulation == "grouped" else Im2col()
+    )

@@ -20,6 +20,7 @@ from deep.checkpoint import (
     Checkpoint,
     append_line,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
     write_atomically,
 )
@@ -113,7 +114,7 @@ def rounds_to_go(config: Config, metrics: list[dict[str, Any]]) -> float:
     """Rounds left: to the limit, or to the target if loss ~ C / round^p goes on as of late."""
     last = metrics[-1]
     limit = config.rounds - last["round"]
-    if config.target_loss <= 0 or last["round"] < 10:
+    if config.target_loss <= 0 or last["round"] < 10 or not last["train_loss"] > 0:
         return limit
     earlier = next(row for row in metrics if row["round"] >= last["round"] / 2)
     if earlier["round"] == last["round"] or last["train_loss"] >= earlier["train_loss"]:
@@ -198,7 +199,8 @@ def _open(
     communicator: Communicator, writer: bool,
 ) -> Checkpoint | None:
     """Make or check the run folder; the checkpoint to continue from, if there is one."""
-    state = load_checkpoint(folder, identity)
+    # Rank 0 alone reads: on another machine the folder may not exist, or hold an older round.
+    state = load_checkpoint(folder, identity) if writer else None
     if writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -207,10 +209,11 @@ def _open(
         if not (folder / "config.json").exists():
             text = json.dumps({**(provenance or {}), "config": identity}, indent=1)
             write_atomically(folder / "config.json", text.encode() + b"\n")
+        remove_leftovers(folder)
         # Rows that a killed run wrote after its last checkpoint come again, to the same digits.
         _rewrite_metrics(folder, state.metrics if state else [])
-    communicator.agree(True)
-    return state
+    shared: Checkpoint | None = communicator.share(state)
+    return shared
 
 
 def _rewrite_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
@@ -234,7 +237,7 @@ def _status(config: Config, row: dict[str, Any], engine: Engine) -> str | None:
     loss = row["train_loss"]
     if not math.isfinite(loss) or loss > DIVERGED * math.log(engine.architecture.classes):
         return "diverged"
-    if 0 < loss < config.target_loss:
+    if loss < config.target_loss:
         return "reached"
     return "round_limit" if row["round"] >= config.rounds else None
 

@@ -105,9 +105,16 @@ def draw_batches(
     keyed by (seed, node) at counter ``step``: any process can draw any batch at any time.
     """
     out = np.empty((len(nodes), n_steps, batch_size), np.int64)
+    # One generator set to every stream in turn: making one a batch takes longer than the draws.
+    bits = np.random.Philox(key=[seed, 0])
+    rng, state = np.random.Generator(bits), bits.state
+    words: dict[str, np.ndarray] = state["state"]
+    words["counter"][:] = 0
     for i, node in enumerate(nodes):
-        shard = shards[node]
+        words["key"][1] = node
         for k in range(n_steps):
-            bits = np.random.Philox(key=[seed, node], counter=[0, 0, 0, first_step + k])
-            out[i, k] = shard[np.random.Generator(bits).integers(0, len(shard), batch_size)]
+            words["counter"][3] = first_step + k
+            bits.state = state
+            out[i, k] = rng.integers(0, len(shards[node]), batch_size)
+        out[i] = shards[node][out[i]]
     return out

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,11 +24,20 @@ import numpy as np
 from scipy import stats
 
 from deep.checkpoint import write_atomically
+from deep.errors import UserError
 
 #: The late phase starts at this share of the run's iterations.
 LATE = 0.25
 BLOCKS = 10
 MOST_ROWS = 200
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results; `UserError` when it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
 
 
 def log_spaced_rows(metrics: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[int]:
@@ -81,15 +91,24 @@ def fit_curve(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Commit of the checkout this package lies in, or "unknown"."""
+    """Commit of the checkout this package lies in, or "unknown".
+
+    "+changes" follows when the code of deep/ or benchmarks/ is not what was committed.
+    """
+    top = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(top), *arguments], capture_output=True, text=True, timeout=10,
+            check=True,
+        ).stdout.strip()
+
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=Path(__file__).parent,
-            capture_output=True, text=True, timeout=10,
-        )
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", "deep/*.py", "benchmarks/*.py")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.strip() or "unknown"
+    return head + ("+changes" if changed else "")
 
 
 def _processor() -> str:
@@ -124,13 +143,19 @@ def provenance(command: str, data_name: str) -> dict[str, Any]:
 
 def command_line() -> str:
     """The command as it was typed, less the interpreter's path."""
-    arguments = [a if a and " " not in a else f'"{a}"' for a in sys.argv[1:]]
-    return " ".join(["python -m deep.reproduce", *arguments])
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    head = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    return shlex.join([*head, *sys.argv[1:]])
 
 
 def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
-    """The small result file of a finished run, from its run folder."""
-    config = json.loads((run_folder / "config.json").read_text())["config"]
+    """The small result file of a finished run, from its run folder.
+
+    The folder knows which commit and command began the run; ``head`` fills in what it lacks, so
+    that repeating a command on a finished run never names a commit that did not compute it.
+    """
+    stored = json.loads((run_folder / "config.json").read_text())
+    config, head = stored["config"], {key: stored.get(key, head[key]) for key in head}
     metrics = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((run_folder / "summary.json").read_text())
     kept = [
@@ -144,6 +169,6 @@ def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
     # One row of metrics a line keeps the file readable and its diffs small.
     rows = ",\n  ".join(json.dumps(row) for row in kept)
     text = json.dumps({**content, "metrics": []}, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, text.replace('"metrics": []', f'"metrics": [\n  {rows}\n ]').encode()
                      + b"\n")

@@ -5,19 +5,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deep import report
 from deep.cifar10 import Images, load_images
-from deep.distributed import Communicator, Torchrun, check_ranks, under_torchrun
-from deep.engines import ENGINES, PRECISIONS, find_device, make_engine
+from deep.distributed import (
+    Communicator,
+    Torchrun,
+    check_ranks,
+    local_processes,
+    under_torchrun,
+)
+from deep.engines import ENGINES, PRECISIONS, available_cores, find_device, make_engine
 from deep.errors import UserError
 from deep.local_sgd import Config, Snapshot, run
 from deep.partition import REGIMES, balanced_subset, partition
@@ -94,7 +102,7 @@ class _Display:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:
@@ -104,10 +112,19 @@ def _duration(seconds: float) -> str:
 
 
 def _load(data: Path, name: str | None, download: bool, subset: int | None, seed: int,
-          display: _Display) -> Images:
-    images = load_images(data, name=name, download=download,
-                         progress=display.loading("training images"))
-    return images.take(balanced_subset(images.labels, subset, seed))
+          display: _Display, communicator: Communicator) -> Images:
+    """The images of the run; one process a machine downloads or decodes, the others wait."""
+    images: Images | None = None
+    for turn in (True, False):
+        if turn == (os.environ.get("LOCAL_RANK", "0") == "0"):
+            images = load_images(data, name=name, download=download,
+                                 progress=display.loading("training images"))
+        communicator.share(None)
+    assert images is not None
+    chosen = images.take(balanced_subset(images.labels, subset, seed))
+    if communicator.share(chosen.fingerprint) != chosen.fingerprint:
+        raise UserError(f"process {communicator.rank} finds other images at {data} than process 0")
+    return chosen
 
 
 @app.command()
@@ -197,10 +214,15 @@ def reproduce(
     place = find_device(device)
     communicator: Communicator = Torchrun(place) if under_torchrun() else Communicator()
     try:
+        if place.type == "cpu" and (threads is not None or local_processes() > 1):
+            threads = threads or max(1, available_cores() // local_processes())
+            torch.set_num_threads(threads)
+        if results:
+            report.make_folder(results)
         check_ranks(communicator, nodes)
         display = _Display(quiet or communicator.rank != 0)
         with display.progress:
-            images = _load(data, data_name, download, chosen_subset, seed, display)
+            images = _load(data, data_name, download, chosen_subset, seed, display, communicator)
             for config in configs:
                 label = f"{preset}_{experiment}_{regime}_K{config.local_steps:02d}"
                 _run_one(
@@ -262,6 +284,10 @@ def main(arguments: list[str] | None = None) -> int:
     except _UsageProblem as error:
         message = getattr(error, "format_message", error.__str__)()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError):
+        print("error: out of memory: use a smaller --width, --nodes or --batch-size",
+              file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues this run", file=sys.stderr)

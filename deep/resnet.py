@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deep.errors import UserError
+
 #: Added to the variance by every norm, PyTorch's default.
 EPSILON = 1e-5
 #: (channels as a multiple of the width, stride of the first block) of the four stages.
@@ -29,7 +31,10 @@ _INITIAL_STREAM = 2**63
 
 @dataclass(frozen=True)
 class Architecture:
-    """What fixes the network: ``width`` >= 1 channels after the stem, square images, classes."""
+    """What fixes the network: ``width`` >= 1 channels after the stem, square images, classes.
+
+    Raises `UserError` for a width below 1 or an image side that 8 does not divide.
+    """
 
     width: int = 64
     image_size: int = 32
@@ -37,9 +42,11 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
+            raise UserError(f"--width must be at least 1, got {self.width}")
         if self.image_size < 8 or self.image_size % 8:
-            raise ValueError(f"the image side must be a multiple of 8, got {self.image_size}")
+            raise UserError(
+                f"images must have sides of a multiple of 8 pixels, got {self.image_size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,23 @@ def parameter_shapes(architecture: Architecture) -> list[tuple[str, tuple[int, .
 def n_parameters(architecture: Architecture) -> int:
     """Length of the flat vector."""
     return sum(prod(shape) for _, shape in parameter_shapes(architecture))
+
+
+def training_operations(architecture: Architecture) -> int:
+    """Floating-point operations of one training step on one image.
+
+    Multiplications and additions of convolutions and the linear layer: forward, gradient with
+    respect to the weights, and gradient with respect to the input except for the stem's.
+    """
+    pixels, width = architecture.image_size**2, architecture.width
+    stem = 2 * 9 * 3 * width * pixels
+    others = 2 * width * STAGES[-1][0] * architecture.classes
+    for block in block_shapes(architecture):
+        area = block.size_out**2
+        others += 2 * 9 * (block.n_in + block.n_out) * block.n_out * area
+        if block.has_shortcut:
+            others += 2 * block.n_in * block.n_out * area
+    return 2 * stem + 3 * others
 
 
 def initial_parameters(architecture: Architecture, seed: int) -> np.ndarray:

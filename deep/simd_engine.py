@@ -6,25 +6,17 @@ Measured against the plain loop, grouped convolution and torch.func.vmap by
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from deep.engines import Engine
+from deep.engines import Engine, available_cores
 from deep.simd_network import local_steps, make_arena, make_plan, sum_of_losses
 
 #: Images a task of the full-loss evaluation takes; fixed, so that the sum's order is too.
 _CHUNK = 64
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class SimdEngine(Engine):
@@ -43,6 +35,9 @@ class SimdEngine(Engine):
         self.arenas: SimpleQueue[tuple[np.ndarray, np.ndarray]] = SimpleQueue()
         for _ in range(count):
             self.arenas.put((make_arena(self.plan, kind), np.zeros(self.plan.n_parameters, kind)))
+        # Compile now, so that no clock of a run counts it.
+        self.local_steps(np.zeros((self.n_local, 0, 1), np.int64))
+        self.sum_of_losses(np.zeros(1, np.int64))
 
     def local_steps(self, batches: np.ndarray) -> None:
         mean, models = self.mean.numpy(), self.models.numpy()

@@ -30,13 +30,14 @@ class StackedEngine(TorchEngine):
 
     def __init__(
         self, *args: Any, formulation: str = "stacked", compile_model: bool = False,
-        cuda_graphs: bool = False, **options: Any,
+        cuda_graphs: bool = False, channels_last: bool = True, **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         if cuda_graphs and self.device.type != "cuda":
             raise UserError("--cuda-graphs needs a CUDA device")
         self.name = formulation
         self.compile_model, self.cuda_graphs = compile_model, cuda_graphs
+        self.channels_last = channels_last
         self.parameters = self._views()
         self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         chosen = self._fastest() if formulation == "stacked" else formulation
@@ -54,7 +55,7 @@ class StackedEngine(TorchEngine):
         return views
 
     def _prepared(self, formulation: str) -> Forward:
-        forward = make_forward(formulation, self.architecture)
+        forward = make_forward(formulation, self.architecture, self.channels_last)
         return torch.compile(forward) if self.compile_model else forward
 
     def _fastest(self) -> str:
@@ -118,15 +119,16 @@ class StackedEngine(TorchEngine):
 
     def _record(self, static: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Record a whole round on the batches in ``static``; warm up on a side stream first."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._step(static[:, 0])
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._round(static)
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self._step(static[:, 0])
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._round(static)
         return graph, static
 
     def close(self) -> None:

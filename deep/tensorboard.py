@@ -21,9 +21,13 @@ def open_log(folder: Path, local_steps: int) -> Callable[[dict[str, Any]], None]
             "--tensorboard needs the package tensorboard (pip install tensorboard); "
             "metrics.jsonl holds the same numbers"
         ) from error
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    opened: list[Any] = []
 
     def log(row: dict[str, Any]) -> None:
+        # Opened with the first row: a folder that the run refuses must stay as it is.
+        if not opened:
+            opened.append(SummaryWriter(str(folder / "tensorboard")))
+        writer = opened[0]
         for key in ("train_loss", "consensus_distance", "gradient_norm", "images_per_second"):
             if row[key] is not None:
                 writer.add_scalar(key, row[key], row["iteration"])
