@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -16,6 +17,17 @@ def console() -> Console:
     """Standard output for tables: the terminal's width, or PIPE_WIDTH where there is none."""
     found = Console()
     return found if found.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def one_blas_thread() -> None:
+    """Start this process again with one BLAS thread, unless the user chose a number.
+
+    Threads gain nothing on matrices of a few hundred rows and wait for each other where the cores are
+    shared: up to 100 times slower. BLAS reads the setting when it is loaded, before any of our code.
+    """
+    chosen = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    if os.name == "posix" and not any(name in os.environ for name in chosen):
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **dict.fromkeys(chosen, "1")})
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

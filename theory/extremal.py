@@ -22,6 +22,8 @@ from theory.pep_sdp import Array
 FEW_POINTS = 30
 #: Optimality gap that is accepted where rounding stops the active set.
 STALLED = 1e-9
+#: Ratio of singular values below which corners count as affinely dependent.
+DEPENDENT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,26 @@ class SmoothConvexInterpolant:
     def _settle(
         self, support: list[int], weights: Array, linear: Array
     ) -> tuple[list[int], Array]:
-        """Minimise on the affine hull of the support, dropping corners that would go negative."""
+        """Minimise on the affine hull of the support, dropping corners that would go negative.
+
+        Affinely dependent corners leave a direction along which only the heights count: it is
+        followed downhill until a corner drops out.
+        """
         while True:
             size = len(support)
+            affine = np.vstack([self.corners[support].T, np.ones(size)])
+            _, singular, directions = np.linalg.svd(affine)
+            if len(singular) < size or singular[-1] < DEPENDENT * singular[0]:
+                direction = directions[-1]
+                if self.heights[support] @ direction > 0:
+                    direction = -direction
+                falling = np.flatnonzero(direction < 0)
+                ratios = weights[falling] / -direction[falling]
+                first = int(np.argmin(ratios))
+                weights = weights + ratios[first] * direction
+                weights[falling[first]] = 0.0
+                support, weights = _positive(support, weights)
+                continue
             system = np.zeros((size + 1, size + 1))
             system[:size, :size] = self._products[np.ix_(support, support)]
             system[:size, size] = system[size, :size] = 1.0
@@ -105,9 +124,14 @@ class SmoothConvexInterpolant:
             weights = weights + share * (target - weights)
             # the corner that reached zero leaves, and so does any other at zero
             weights[np.flatnonzero(falling)[int(np.argmin(ratios))]] = 0.0
-            keep = weights > 0
-            support = [corner for corner, kept in zip(support, keep, strict=True) if kept]
-            weights = weights[keep] / weights[keep].sum()
+            support, weights = _positive(support, weights)
+
+
+def _positive(support: list[int], weights: Array) -> tuple[list[int], Array]:
+    """The corners of positive weight, weights scaled to sum to one."""
+    keep = weights > 0
+    kept = [corner for corner, positive in zip(support, keep, strict=True) if positive]
+    return kept, weights[keep] / weights[keep].sum()
 
 
 @dataclass(frozen=True)

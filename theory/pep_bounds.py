@@ -52,8 +52,10 @@ def sharper_bound(schedule: Schedule) -> tuple[float, str] | None:
     a_k^2 = E||g_k||^2 / 2. Lemma 1 before its last term is dropped says that a step lowers
     E||x_i - x*||^2 by at least 2 eta (u_k^2 + (1 - eta) a_k^2). As ||grad f_i||^2 <= 2 f_i, the root
     of f_i is 1/sqrt(2)-Lipschitz, so E sqrt(f_i) falls by at most eta a_k in a step, and by Jensen
-    u_{k+1} >= u_0 - eta (a_0 + ... + a_k). Minimising sum_k (v_k^2 + (1 - eta) a_k^2) subject to
-    v_{k+1} = v_k - eta a_k is a linear-quadratic problem with value p_K v_0^2, where p_0 = 0 and
+    u_{k+1} >= u_0 - eta (a_0 + ... + a_k). Minimising sum_k (v_k^2 + (1 - eta) a_k^2) over a_k >= 0
+    subject to v_{k+1} = v_k - eta a_k, v_0 = u_0, is a linear-quadratic problem; u_k >= max(v_k, 0) is
+    no weaker than u_k >= v_k >= 0, as a_k that would take v below 0 can be cut to stop at 0, at less
+    cost. Its value is p_K v_0^2, where p_0 = 0 and
     p_{k+1} = 1 + p_k (1 - eta) / (1 - eta + eta^2 p_k); the recursion has the fixed points 1/eta and
     -(1 - eta)/eta, and eta p_K = (1 - (1-eta)^(2K)) / (1 + (1-eta)^(2K-1)). So a round lowers the mean
     of ||x_i - x*||^2 by at least 2 eta p_K f(xbar_r), averaging does not raise it, and the rounds
@@ -64,8 +66,8 @@ def sharper_bound(schedule: Schedule) -> tuple[float, str] | None:
     eta = schedule.step_size
     if schedule.metric in ("average_sync", "best") and eta <= 1:
         power = (1 - eta) ** (2 * schedule.local_steps - 1)
-        value = (1 + power) / (1 - power * (1 - eta)) / (2 * schedule.rounds)
-        return value, "proved"
+        count = schedule.rounds + (schedule.metric == "best")
+        return (1 + power) / (1 - power * (1 - eta)) / (2 * count), "proved"
     if schedule.metric == "average_local":
         return instance(schedule)[0], "conjectured"
     return None

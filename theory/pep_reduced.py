@@ -24,7 +24,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.pep_sdp import Array, Constraints, Factor, Solution, maximise, stack
+from theory.pep_sdp import (
+    Array,
+    Constraints,
+    Factor,
+    Solution,
+    SolverError,
+    TimeLimitError,
+    certified_bound,
+    maximise,
+    stack,
+)
 
 METRICS = ("last", "best", "average_sync", "average_local", "distance")
 STAR = -1
@@ -32,6 +42,8 @@ STAR = -1
 ALL_PAIRS_POINTS = 16
 # Tolerance while the conditions that matter are being collected.
 COARSE = 1e-4
+# Solves after which no condition is dropped any more.
+DROPPING_SOLVES = 8
 
 
 @dataclass(frozen=True)
@@ -177,27 +189,46 @@ def worst_case(
     fixed = stack(_fixed_constraints(schedule, trajectory))
     pairs = _first_pairs(schedule)
     coarse = schedule.points > ALL_PAIRS_POINTS
+    complete = len(pairs) == schedule.points * (schedule.points + 1)
+    solves = 0
     while True:
+        solves += 1
         aim = COARSE if coarse else tolerance
         order = sorted(pairs)
         chosen = np.array(order, dtype=np.int64)
         constraints = stack([fixed, _interpolation(schedule, trajectory, chosen)])
-        solution = maximise(
-            constraints, goal, goal_blocks, tolerance=aim, acceptable=max(100 * tolerance, aim),
-            deadline=deadline,
-        )  # fmt: skip
+        try:
+            solution = maximise(
+                constraints, goal, goal_blocks, tolerance=aim,
+                acceptable=max(100 * tolerance, aim), deadline=deadline,
+            )  # fmt: skip
+        except TimeLimitError:
+            raise
+        except SolverError:
+            # Without the conditions that don't bind, the optimum may be unbounded in directions that
+            # rounding follows; all of them cost time but keep it bounded.
+            if complete:
+                raise
+            pairs, complete, coarse = _all_pairs(schedule), True, False
+            continue
         gaps = _violations(schedule, trajectory, solution)
         new = _worst_pairs(gaps, aim, limit=max(250, 5 * schedule.points)) - pairs
         if coarse:
             # Only the binding conditions are worth their cost; a dropped one can return.
             weights = solution.multipliers[len(fixed) :]
-            pairs = {pair for pair, w in zip(order, weights, strict=True) if w > COARSE} | new
+            # Later none is dropped, as the same few could go and return for ever.
+            least = COARSE if solves < DROPPING_SOLVES else -math.inf
+            pairs = {pair for pair, w in zip(order, weights, strict=True) if w > least} | new
             coarse = bool(new)
         elif new:
             pairs |= new
         else:
             break
-    certified = _certificate(schedule, constraints, goal, goal_blocks, solution)
+    # Every ||x|| <= 1 (a step with eta < 2/L and averaging do not increase the distance to x*), so
+    # |F| <= 1/2, and the traces sum to at most 1 + N because ||g|| <= ||x||.
+    certified = certified_bound(
+        constraints, goal, goal_blocks, solution.multipliers, 0.5, 1 + schedule.points
+    )
     weights = solution.multipliers[len(fixed) :]
     blocks = solution.blocks
     n = schedule.points
@@ -300,9 +331,8 @@ def _interpolation(
 def _first_pairs(schedule: Schedule) -> set[tuple[int, int]]:
     """All pairs for few points; else the kinds that were active in small problems."""
     n, k = schedule.points, schedule.local_steps
-    everything = [*range(n), STAR]
     if n <= ALL_PAIRS_POINTS:
-        return {(a, b) for a in everything for b in everything if a != b}
+        return _all_pairs(schedule)
     pairs = {(a, STAR) for a in range(n)} | {(STAR, a) for a in range(n)}
     for a in range(n):
         for b in (a + 1, a - 1, a + k, a - k, a - a % k, a - a % k + k, n - 1):
@@ -310,6 +340,11 @@ def _first_pairs(schedule: Schedule) -> set[tuple[int, int]]:
                 pairs.add((a, b))
     pairs |= {(a, b) for a in schedule.starts for b in schedule.starts if a != b}
     return pairs
+
+
+def _all_pairs(schedule: Schedule) -> set[tuple[int, int]]:
+    everything = [*range(schedule.points), STAR]
+    return {(a, b) for a in everything for b in everything if a != b}
 
 
 def _violations(schedule: Schedule, trajectory: Trajectory, solution: Solution) -> Array:
@@ -335,22 +370,3 @@ def _worst_pairs(gaps: Array, threshold: float, limit: int) -> set[tuple[int, in
     candidates = np.argwhere(gaps > threshold)
     order = np.argsort(-gaps[candidates[:, 0], candidates[:, 1]])[:limit]
     return {(int(a) if a < n else STAR, int(b) if b < n else STAR) for a, b in candidates[order]}
-
-
-def _certificate(
-    schedule: Schedule, constraints: Constraints, goal: Array, blocks: list[Array],
-    solution: Solution,
-) -> float:  # fmt: skip
-    """An upper bound on the worst case from the multipliers, in exact arithmetic up to rounding.
-
-    For y >= 0 and any feasible (X, F): objective <= limits.y + sum_b <C_b - A_b'y, X_b> +
-    <goal - B'y, F>. Every ||x|| <= 1 (a step with eta < 2/L and averaging do not increase the distance
-    to x*), so |F| <= 1/2, and trace X <= 1 + N because ||g|| <= ||x||.
-    """
-    weights = np.maximum(solution.multipliers, 0.0)
-    bound = float(constraints.limits @ weights)
-    bound += 0.5 * float(np.abs(goal - constraints.scalars.T @ weights).sum())
-    worst = 0.0
-    for combined, block in zip(constraints.combine(weights), blocks, strict=True):
-        worst = max(worst, float(np.linalg.eigvalsh(block - combined)[-1]))
-    return bound + worst * (1 + schedule.points)

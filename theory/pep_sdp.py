@@ -178,6 +178,30 @@ class Solution:
     iterations: int
 
 
+def certified_bound(
+    constraints: Constraints, goal: Array, blocks: list[Array], multipliers: Array,
+    largest_scalar: float, largest_trace: float,
+) -> float:  # fmt: skip
+    """An upper bound on the maximum from multipliers alone, in exact arithmetic up to rounding.
+
+    For y >= 0 and any feasible (X, F): objective <= limits.y + sum_b <C_b - A_b'y, X_b> +
+    <goal - B'y, F>.
+
+    Args:
+        constraints, goal, blocks: the problem, as in :func:`maximise`.
+        multipliers: y; negative ones count as zero.
+        largest_scalar: a bound on every |F_i| of every feasible point.
+        largest_trace: a bound on the sum of the traces of the X_b.
+    """
+    weights = np.maximum(multipliers, 0.0)
+    bound = float(constraints.limits @ weights)
+    bound += largest_scalar * float(np.abs(goal - constraints.scalars.T @ weights).sum())
+    worst = 0.0
+    for combined, block in zip(constraints.combine(weights), blocks, strict=True):
+        worst = max(worst, float(np.linalg.eigvalsh(block - combined)[-1]))
+    return bound + worst * largest_trace
+
+
 @dataclass
 class _Point:
     """Primal (blocks X, scalars F, slacks s) and dual (multipliers y, slack matrices Z)."""

@@ -204,7 +204,39 @@ def schedules(
                         cells.add(Schedule(k, r, eta, "distance", growth=growth, growth_of=of))
             else:
                 cells.add(Schedule(k, r, eta, metric))
-    return sorted(cells, key=lambda c: (c.points, c.metric, c.local_steps, c.step_size, c.growth_of))
+    return cheapest_first(cells)
+
+
+#: The standard grid of C1 beyond K = 12: (K, R) at eta = 1 / L, last and best iterate.
+LONG_ROUNDS = (
+    *((k, 1) for k in (16, 24, 32, 48, 64, 96, 128, 192)),
+    *((k, 2) for k in (16, 24, 32, 48, 64)),
+    *((k, 3) for k in (16, 24, 32)),
+    (16, 4),
+)
+
+
+def standard_grid(growth: float) -> list[Schedule]:
+    """What the command solves when no grid is given, cheapest first.
+
+    K and R up to 4 at seven step sizes; K up to 12 and R up to 6 at three; and LONG_ROUNDS.
+
+    Args:
+        growth: mu / L of T4.
+    """
+    fine = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    metrics = ("last", "best", "average_sync", "average_local", "average_global", "distance")
+    cells = schedules(metrics, (1, 2, 3, 4), (1, 2, 3, 4), fine, growth)
+    cells += schedules(metrics, (1, 2, 3, 4, 6, 8, 12), range(1, 7), (0.5, 1.0, 1.5), growth)
+    cells += [Schedule(k, r, 1.0, m) for k, r in LONG_ROUNDS for m in ("last", "best")]
+    return cheapest_first(cells)
+
+
+def cheapest_first(cells: Iterable[Schedule]) -> list[Schedule]:
+    """Each cell once."""
+    return sorted(
+        set(cells), key=lambda c: (c.points, c.metric, c.local_steps, c.step_size, c.growth_of)
+    )
 
 
 def run_cells(

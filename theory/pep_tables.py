@@ -1,24 +1,28 @@
-"""Tables of ``python -m theory.worst_case``."""
+"""Tables of ``python -m theory.worst_case``; each fits 80 columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from theory.pep_sweep import HOLDS, Row
+from theory.pep_findings import Finding
+from theory.pep_limit import LimitRow
+from theory.pep_sweep import FAILED, HOLDS, Row
 
 TITLES = {
     "T1": "T1: mean of the local losses, (1/T) sum_t (1/n) sum_i f_i(x_i^t)",
     "T2": "T2: mean of f(xbar_r) over the rounds",
     "T3": "T3 with c = 1 (all f_i equal): mean of f(x^t); K is T",
     "T4": "T4 under A4: ||xbar_R - x*||^2, every f_i grows quadratically",
-    "T4'": "T4 under A4': ||xbar_R - x*||^2, f grows (imposed at the xbar_r: an upper value)",
+    "T4'": "T4 under A4': ||xbar_R - x*||^2, f grows (imposed at the xbar_r: upper values)",
     "C1 last": "C1: last iterate f(xbar_R)",
     "C1 best": "C1: best iterate, min over r <= R of f(xbar_r); the bound is T2's",
 }
+COLOURS = {HOLDS: "green", FAILED: "bold red"}
 
 
 def all_tables(rows: Sequence[Row]) -> list[Table]:
@@ -28,63 +32,137 @@ def all_tables(rows: Sequence[Row]) -> list[Table]:
         name = f"C1 {row.metric}" if row.theorem == "C1" else row.theorem
         groups.setdefault(name, []).append(row)
     tables = [_values(TITLES[name], groups[name]) for name in TITLES if name in groups]
-    solved = [row for row in rows if row.worst_case is not None]
+    solved = [row for row in rows if row.worst_case is not None and row.theorem != "T3"]
     return [*tables, _seconds(solved)] if solved else tables
 
 
+def _table(title: str, caption: str = "") -> Table:
+    """Without vertical lines, so that ten columns fit 80 characters."""
+    return Table(
+        title=title, caption=caption or None, title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_style="bold",
+    )  # fmt: skip
+
+
 def _values(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left")
-    heads = ("n", "K", "R", "eta L", "instance", "worst case", "gap", "simulated", "sharper", "bound",
-             "bound/worst")  # fmt: skip
+    """One line a cell; columns that would be empty are left out."""
+    several = len({r.n for r in rows}) > 1
+    sharper = any(r.sharper is not None for r in rows)
+    bounded = any(r.bound is not None for r in rows)
+    table = _table(title, _caption(rows))
+    heads = ["n"] * several + ["K", "R", "eta L", "worst", "instance"]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for r in sorted(rows, key=lambda r: (r.n, r.step_size, r.rounds, r.local_steps)):
-        sharper = f"{number(r.sharper)}{'?' if r.standing == 'conjectured' else ''}"
-        table.add_row(
-            str(r.n), str(r.local_steps), str(r.rounds), f"{r.step_size:g}",
-            f"{number(r.instance)} {r.instance_name}", number(r.worst_case),
-            "-" if r.duality_gap is None else f"{r.duality_gap:.0e}", number(r.attained), sharper,
-            number(r.bound), "-" if r.ratio is None else f"{r.ratio:.3f}", _verdict(r),
-        )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    for head in ["sharper"] * sharper + ["bound", "ratio"] * bounded:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    ordered = sorted(rows, key=lambda r: (r.n, r.step_size, r.rounds, r.local_steps))
+    for i, r in enumerate(ordered):
+        cells = [str(r.n)] * several
+        cells += [str(r.local_steps), str(r.rounds), f"{r.step_size:g}"]
+        cells += [number(r.worst_case), number(r.instance, 5), r.instance_name]
+        if sharper:
+            cells.append(f"{number(r.sharper, 5)}{'?' if r.standing == 'conjectured' else ' '}")
+        if bounded:
+            cells += [number(r.bound, 5), "-" if r.ratio is None else f"{r.ratio:.3f}"]
+        last = i + 1 == len(ordered) or ordered[i + 1].step_size != r.step_size
+        table.add_row(*cells, _verdict(r), end_section=last)
     return table
+
+
+def _caption(rows: Sequence[Row]) -> str:
+    """How exact the numbers are, and what the columns mean."""
+    lines = []
+    gaps = [abs(r.duality_gap) for r in rows if r.duality_gap is not None]
+    if gaps:
+        lines.append(f"duality gap at most {max(gaps):.0e}")
+    misses = [
+        abs(r.attained - r.worst_case)
+        for r in rows
+        if r.attained is not None and r.worst_case is not None
+    ]
+    if misses:
+        lines.append(f"the simulator on the worst problem differs by at most {max(misses):.0e}")
+    if any(r.standing == "conjectured" for r in rows):
+        lines.append("?: conjectured")
+    if any(r.bound is not None for r in rows):
+        lines.append("ratio: bound / worst")
+    return "; ".join(lines)
 
 
 def _seconds(rows: Sequence[Row]) -> Table:
     """The largest time among the cells of each K and R; a worst case costs the same for every n."""
-    local_steps = sorted({r.local_steps for r in rows if r.theorem != "T3"})
-    table = Table(title="Seconds to solve (most expensive cell; the same for every n >= 2)",
-                  title_justify="left")  # fmt: skip
+    local_steps = sorted({r.local_steps for r in rows})
+    table = _table("Seconds to solve the most expensive cell (the same for every n >= 2)")
     table.add_column("R", justify="right")
     for k in local_steps:
-        table.add_column(f"K = {k}", justify="right")
-    for rounds in sorted({r.rounds for r in rows if r.theorem != "T3"}):
+        table.add_column(f"K={k}", justify="right", no_wrap=True)
+    for rounds in sorted({r.rounds for r in rows}):
         cells = []
         for k in local_steps:
-            times = [
-                r.seconds for r in rows
-                if (r.local_steps, r.rounds) == (k, rounds) and r.theorem != "T3"
-            ]  # fmt: skip
-            cells.append(f"{max(times):.2f}" if times else "-")
+            times = [r.seconds for r in rows if (r.local_steps, r.rounds) == (k, rounds)]
+            cells.append(f"{max(times):.1f}" if times else "-")
         table.add_row(str(rounds), *cells)
     return table
 
 
 def route_table(routes: Sequence[Any]) -> Table:
     """PEPit over all nodes against the reduced problem."""
-    table = Table(title="Two routes: PEPit with all n nodes, and the reduced problem",
-                  title_justify="left")  # fmt: skip
-    table.add_column("metric")
-    for head in ("n", "K", "R", "eta L", "PEPit", "reduced", "seconds", "seconds"):
+    table = _table("Two routes: PEPit with all n nodes, and the reduced problem; with seconds")
+    table.add_column("metric", no_wrap=True)
+    for head in ("n", "K", "R", "eta L", "PEPit", "s", "reduced", "s"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for r in routes:
         table.add_row(
             r.metric, str(r.n), str(r.local_steps), str(r.rounds), f"{r.step_size:g}",
-            number(r.pepit, 9), number(r.reduced, 9), f"{r.pepit_seconds:.2f}",
-            f"{r.reduced_seconds:.2f}", _verdict(r),
+            number(r.pepit, 8), f"{r.pepit_seconds:.1f}", number(r.reduced, 8),
+            f"{r.reduced_seconds:.1f}", _verdict(r),
         )  # fmt: skip
     return table
+
+
+def limit_table(rows: Sequence[LimitRow]) -> Table:
+    """K to infinity."""
+    table = _table(
+        "K to infinity: every node minimises its own f_i exactly (upper values)",
+        "K=1 is L D/(4R+2), at eta = 1/L; I1 is at its best s",
+    )
+    table.add_column("R", justify="right")
+    for head in ("last", "best", "K=1", "I1", "last/I1", "best/I1", "last/K=1"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for r in rows:
+        table.add_row(
+            str(r.rounds), number(r.last), number(r.best), number(r.one_step), number(r.crossing),
+            f"{r.last / r.crossing:.3f}", f"{r.best / r.crossing:.3f}",
+            f"{r.last / r.one_step:.3f}",
+        )  # fmt: skip
+    return table
+
+
+def finding_table(findings: Sequence[Finding]) -> Table:
+    """Statements derived from the rows."""
+    table = _table("Findings, each computed from the cells above")
+    table.add_column("about", no_wrap=True)
+    table.add_column("statement")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("cells", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for f in findings:
+        value = "-" if f.value is None else f"{f.value:.4g}"
+        style = "green" if f.supported else "yellow"
+        table.add_row(f.about, f.statement, value, str(f.cells), Text(f.standing, style=style))
+    return table
+
+
+def reasons(rows: Sequence[Any]) -> list[str]:
+    """One line for each row that does not hold."""
+    return [
+        f"{r.verdict}: {r.metric} n={r.n} K={r.local_steps} R={r.rounds} eta={r.step_size:g}/L: {r.why}"
+        for r in rows
+        if r.verdict != HOLDS
+    ]
 
 
 def number(value: float | None, digits: int = 6) -> str:
@@ -93,6 +171,4 @@ def number(value: float | None, digits: int = 6) -> str:
 
 
 def _verdict(row: Any) -> Text:
-    if row.verdict == HOLDS:
-        return Text(HOLDS, style="green")
-    return Text(f"{row.verdict}: {row.why}", style="bold red")
+    return Text(row.verdict, style=COLOURS.get(row.verdict, "yellow"))

@@ -17,12 +17,28 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from theory import cli, pep_tables
+from theory.pep_findings import Finding, best_step_sizes, findings
+from theory.pep_limit import LimitRow, SpiralRow, limit_rows, spiral_row
 from theory.pep_reduced import METRICS, Schedule, worst_case
 from theory.pep_sdp import SolverError
-from theory.pep_sweep import FAILED, HOLDS, Row, run_cells, schedules
+from theory.pep_sweep import (
+    FAILED,
+    HOLDS,
+    TIME_LIMIT,
+    Row,
+    run_cells,
+    schedules,
+    standard_grid,
+)
 from theory.provenance import provenance, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -86,27 +102,36 @@ def compare_routes(problem: tuple[int, int, int, float, str]) -> Route:
 
 @app.command()
 def main(
-    local_steps: Annotated[str, typer.Option("--local-steps", "-K", help="K, as 1,2,4")] = "1,2,3,4,8",
-    rounds: Annotated[str, typer.Option("--rounds", "-R", help="R, as 1,2,4")] = "1,2,4",
-    step_size: Annotated[str, typer.Option(help="eta in units of 1/L, in (0, 2)")] = "0.25,0.5,1,1.5",
-    nodes: Annotated[str, typer.Option("--nodes", "-n", help="n of the simulated instances")] = "2",
+    local_steps: Annotated[
+        str | None, typer.Option("--local-steps", "-K", help="K, as 1,2,4; default: standard grid")
+    ] = None,
+    rounds: Annotated[
+        str | None, typer.Option("--rounds", "-R", help="R, as 1,2,4; default: standard grid")
+    ] = None,
+    step_size: Annotated[
+        str | None, typer.Option(help="eta in units of 1/L, in (0, 2), as 0.5,1; default: standard grid")
+    ] = None,
+    nodes: Annotated[
+        str, typer.Option("--nodes", "-n", help="n of the simulated worst problems, as 2,3. The worst "
+                          "case itself is the same for every n >= 2")
+    ] = "2",
     metric: Annotated[str, typer.Option(help=f"of {', '.join(CHOICES)}; or all")] = "all",
     growth: Annotated[float, typer.Option(help="mu / L of T4, in (0, 1)")] = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="a small grid, under 30 s")] = False,
     pepit: Annotated[bool, typer.Option(help="check small cells by PEPit (extra pep)")] = True,
-    time_limit: Annotated[float, typer.Option(help="seconds a cell")] = 600.0,
-    cache: Annotated[Path, typer.Option(help="folder of finished cells")] = Path("runs/worst_case"),
+    time_limit: Annotated[float, typer.Option(help="seconds a cell, then TIME LIMIT")] = 60.0,
+    cache: Annotated[
+        Path, typer.Option(help="folder of finished cells; a killed run goes on from them")
+    ] = Path("runs/worst_case"),
     no_cache: Annotated[bool, typer.Option("--no-cache", help="solve everything again")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write all numbers here")] = None,
 ) -> int:
     """Exact worst cases of deterministic Local SGD over all smooth convex problems with a common
-    minimiser, beside the bounds of T1-T4 and the known tight instances."""
-    grid = {
-        "local-steps": integers("local-steps", local_steps, 1),
-        "rounds": integers("rounds", rounds, 1),
-        "nodes": integers("nodes", nodes, 2),
-    }
-    etas = step_sizes(step_size)
+    minimiser, beside the bounds of T1-T4 and the known tight instances.
+
+    Without -K, -R and --step-size: the standard grid, K and R up to 4 at seven step sizes, K up to 12
+    and R up to 6 at three, and K up to 192 for few rounds. Values are in L D, D = ||x_0 - x*||^2."""
+    counts = integers("nodes", nodes, 2)
     metrics = metric_names(metric)
     if not 0 < growth < 1:
         raise ValueError(f"growth is {growth:g} L, allowed: above 0 and below L")
@@ -114,58 +139,111 @@ def main(
         raise ValueError(f"time-limit is {time_limit:g}, allowed: above 0")
     if json_file is not None and json_file.is_dir():
         raise ValueError(f"can't write {json_file}: it is a folder")
+    cells = chosen_cells(local_steps, rounds, step_size, metrics, growth, quick)
     if pepit and not (importlib.util.find_spec("PEPit") and importlib.util.find_spec("clarabel")):
         raise ValueError(MISSING)
-    if quick:
-        grid |= {"local-steps": [1, 2, 3], "rounds": [1, 2]}
-        etas = [0.5, 1.0, 1.5]
-    cells = schedules(metrics, grid["local-steps"], grid["rounds"], etas, growth)
-    console = Console()
+    console = cli.console()
     problems = (QUICK_ROUTES if quick else ROUTES) if pepit else ()
-    rows, routes = _solve(
-        cells, grid["nodes"], None if no_cache else cache, time_limit, problems, console
-    )
-    for table in pep_tables.all_tables(rows):
+    begin = time.perf_counter()
+    rows, routes = _solve(cells, counts, None if no_cache else cache, time_limit, problems)
+    standard = not quick and local_steps is None and rounds is None and step_size is None
+    limits, spirals = _limits(standard) if {"last", "best"} & set(metrics) else ([], [])
+    found = findings(rows, routes, limits, spirals)
+    tables = pep_tables.all_tables(rows)
+    tables += [pep_tables.route_table(routes)] if routes else []
+    tables += [pep_tables.limit_table(limits)] if limits else []
+    tables += [pep_tables.finding_table(found)] if found else []
+    for table in tables:
         console.print(table)
-    if routes:
-        console.print(pep_tables.route_table(routes))
+        console.print()
     if json_file is not None:
-        write_results(json_file, rows, routes)
+        write_results(json_file, rows, routes, limits, spirals, found)
         console.print(f"Wrote {json_file}")
-    failed = sum(r.verdict == FAILED for r in rows) + sum(r.verdict == FAILED for r in routes)
-    console.print(f"{len(rows)} worst cases, {len(routes)} solved twice, {failed} FAILED")
+    for line in pep_tables.reasons([*rows, *routes]):
+        console.print(line, style="bold red" if line.startswith(FAILED) else "yellow")
+    verdicts = [r.verdict for r in rows] + [r.verdict for r in routes]
+    failed, unsolved = verdicts.count(FAILED), verdicts.count(TIME_LIMIT)
+    console.print(
+        f"{len(rows)} worst cases, {len(routes)} solved twice, {failed} FAILED, {unsolved} not solved in "
+        f"time.  {time.perf_counter() - begin:.0f} s.",
+        style="bold red" if failed else "bold green",
+    )
     return 1 if failed else 0
+
+
+def chosen_cells(
+    local_steps: str | None, rounds: str | None, step_size: str | None, metrics: Sequence[str],
+    growth: float, quick: bool,
+) -> list[Schedule]:  # fmt: skip
+    """The grid that was asked for; what is not said is taken from the quick or the standard grid.
+
+    Raises:
+        ValueError: an option that is malformed or outside its range.
+    """
+    if not quick and local_steps is None and rounds is None and step_size is None:
+        return [c for c in standard_grid(growth) if metric_of(c) in metrics]
+    ks = integers("local-steps", local_steps or ("1,2,3" if quick else "1,2,3,4"), 1)
+    rs = integers("rounds", rounds or ("1,2" if quick else "1,2,3,4"), 1)
+    etas = step_sizes(step_size or ("0.5,1,1.5" if quick else "0.25,0.5,0.75,1,1.25,1.5,1.75"))
+    cells = schedules(metrics, ks, rs, etas, growth)
+    if not cells:
+        raise ValueError("step-size has nothing up to 1 / L, which is where T4 (distance) holds")
+    return cells
+
+
+def metric_of(cell: Schedule) -> str:
+    """The cell's name in CHOICES."""
+    return "average_global" if cell.one_node else cell.metric
+
+
+def _limits(standard: bool) -> tuple[list[LimitRow], list[SpiralRow]]:
+    """K to infinity: upper values, and the explicit problem, with more steps beside the standard grid."""
+    if not standard:
+        return limit_rows((1, 2, 4)), [spiral_row(4, 0.1, 0.003, 300)]
+    spirals = [spiral_row(4, 0.1, 0.003, 1000), spiral_row(6, 0.1, 0.003, 20_000)]
+    return limit_rows(), spirals
 
 
 def _solve(
     cells: Sequence[Schedule], nodes: Sequence[int], cache: Path | None, time_limit: float,
-    problems: Sequence[tuple[int, int, int, float, str]], console: Console,
+    problems: Sequence[tuple[int, int, int, float, str]],
 ) -> tuple[list[Row], list[Route]]:
     """The sweep, then the comparison, under one progress bar weighted by the cost of the cells."""
+    console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
     ) as progress:  # fmt: skip
-        task = progress.add_task("worst cases", total=len(cells) + len(problems))
+        costs = [c.points**3 for c in cells]
+        extra = max(costs)
+        task = progress.add_task("", total=sum(costs) + extra * len(problems))
+        done = 0
 
         def report(cell: Schedule) -> None:
-            text = f"{cell.metric} K={cell.local_steps} R={cell.rounds} eta={cell.step_size:g}/L"
-            progress.update(task, description=text)
-            if cell is not cells[0]:
-                progress.advance(task)
+            nonlocal done
+            progress.update(
+                task, completed=sum(costs[:done]),
+                description=f"{done + 1}/{len(cells)} {metric_of(cell)} K={cell.local_steps} "
+                f"R={cell.rounds} eta={cell.step_size:g}/L",
+            )  # fmt: skip
+            done += 1
 
         rows = run_cells(cells, nodes, cache, time_limit, report)
-        progress.advance(task)
+        progress.update(task, completed=sum(costs))
         routes = []
         for problem in problems:
             progress.update(task, description=f"PEPit n={problem[0]} K={problem[1]} R={problem[2]}")
             routes.append(compare_routes(problem))
-            progress.advance(task)
+            progress.advance(task, extra)
     return rows, routes
 
 
-def write_results(path: Path, rows: Sequence[Row], routes: Sequence[Route]) -> None:
-    """The JSON file: where it came from, then "rows" (pep_sweep.Row) and "routes" (Route)."""
+def write_results(
+    path: Path, rows: Sequence[Row], routes: Sequence[Route], limits: Sequence[LimitRow] = (),
+    spirals: Sequence[SpiralRow] = (), found: Sequence[Finding] = (),
+) -> None:  # fmt: skip
+    """The JSON file: where it came from, then "rows" (pep_sweep.Row), "routes" (Route), "limits" and
+    "spirals" (pep_limit), "findings" and "best_step_sizes" (pep_findings)."""
     header = provenance()
     for package in ("PEPit", "cvxpy", "clarabel"):
         if importlib.util.find_spec(package):
@@ -176,6 +254,10 @@ def write_results(path: Path, rows: Sequence[Row], routes: Sequence[Route]) -> N
         "units": "values in L D (D for the distance), step sizes in 1 / L; see theory/pep_sweep.py",
         "rows": [asdict(row) for row in rows],
         "routes": [asdict(route) for route in routes],
+        "limits": [asdict(row) for row in limits],
+        "spirals": [asdict(row) for row in spirals],
+        "findings": [asdict(finding) for finding in found],
+        "best_step_sizes": best_step_sizes(rows),
     }
     write_json(path, content)
 
@@ -225,4 +307,5 @@ def metric_names(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    cli.one_blas_thread()
     cli.run(app, "python -m theory.worst_case")

@@ -1,0 +1,261 @@
+"""python -m theory.worst_case as a user meets it, and the sweep behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from theory import cli, pep_sweep, pep_tables, worst_case
+from theory.pep_findings import (
+    CONFIRMED,
+    REFUTED,
+    best_step_sizes,
+    findings,
+    one_step_rounds,
+    tuned_one_step,
+    tuned_one_step_rounds,
+)
+from theory.pep_limit import limit_rows
+from theory.pep_reduced import Schedule
+from theory.pep_sdp import SolverError
+from theory.pep_sweep import FAILED, HOLDS, TIME_LIMIT, Row, run_cells, schedules, standard_grid
+
+METRICS = ("last", "best", "average_sync", "average_local", "average_global", "distance")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    cells = schedules(METRICS, (1, 2, 3, 4), (1, 2), (0.5, 1.0, 1.5), 0.1)
+    return run_cells(cells, [2], None)
+
+
+def run(*options: str, folder: Path) -> tuple[int, str, str]:
+    """The command in another process, where its exit status and both streams are a user's."""
+    process = subprocess.run(
+        [sys.executable, "-m", "theory.worst_case", *options, "--cache", str(folder)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return process.returncode, process.stdout, process.stderr
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def test_a_small_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    status, out, err = run(
+        "-K", "1,3", "-R", "1", "--step-size", "1", "--no-pepit", "--metric", "last,average_sync",
+        "--nodes", "2,3", "--json", str(file), folder=tmp_path,
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "0.076511" in out and "…" not in out and "0 FAILED" in out
+    found = json.loads(file.read_text())
+    assert {"hardware", "versions", "command", "commit", "units"} <= set(found)
+    assert found["command"].startswith("python -m theory.worst_case -K 1,3")
+    last = {
+        (r["n"], r["local_steps"]): r["worst_case"] for r in found["rows"] if r["metric"] == "last"
+    }
+    assert last == pytest.approx(
+        {(2, 1): 1 / 6, (3, 1): 1 / 6, (2, 3): 0.0765113, (3, 3): 0.0765113}, abs=1e-6
+    )
+    assert found["findings"] and found["limits"][0]["last"] == pytest.approx(0.125, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-K", "0"], "local-steps has 0, allowed: at least 1"),
+        (["-R", "two"], "rounds is 'two', allowed: integers separated by commas"),
+        (["--step-size", "2"], "step-size has 2 / L, allowed: above 0 and below 2 / L"),
+        (["--step-size", "nan"], "step-size has nan / L"),
+        (["--nodes", "1"], "nodes has 1, allowed: at least 2"),
+        (["--metric", "median"], "metric is 'median', allowed: all, last"),
+        (["--growth", "1"], "growth is 1 L"),
+        (["--time-limit", "0"], "time-limit is 0"),
+        (["--metric", "distance", "--step-size", "1.5"], "nothing up to 1 / L"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["worst_case", *options, "--no-pepit"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(worst_case.app, "python -m theory.worst_case")
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_json_into_a_folder_is_refused_before_anything_is_solved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worst_case", "--json", str(tmp_path), "--no-pepit"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(worst_case.app, "python -m theory.worst_case")
+    assert stopped.value.code == 2 and "it is a folder" in capsys.readouterr().err
+
+
+def test_a_missing_pepit_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worst_case.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["worst_case"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(worst_case.app, "python -m theory.worst_case")
+    assert stopped.value.code == 2 and "pip install '.[pep]'" in capsys.readouterr().err
+
+
+def test_a_failed_cell_is_status_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A bound of half the size, as an error in a proof would give.
+    monkeypatch.setattr(pep_sweep, "bound", lambda schedule: 0.1)
+    options = ["-K", "1", "-R", "1", "--step-size", "1", "--metric", "average_sync", "--no-pepit"]
+    monkeypatch.setattr(sys, "argv", ["worst_case", *options, "--cache", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(worst_case.app, "python -m theory.worst_case")
+    out = capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert "FAILED: average_sync n=2 K=1 R=1 eta=1/L: the worst case exceeds the bound" in out
+
+
+# ---- the sweep -----------------------------------------------------------------------------------
+
+
+def same_numbers(a: list[Row], b: list[Row]) -> bool:
+    return [replace(r, seconds=0.0) for r in a] == [replace(r, seconds=0.0) for r in b]
+
+
+def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    cells = schedules(("last", "best"), (1, 2, 3, 4), (1, 2, 3), (1.0,), 0.1)
+    code = (
+        "from pathlib import Path\n"
+        "from theory.pep_sweep import run_cells, schedules\n"
+        "cells = schedules(('last', 'best'), (1, 2, 3, 4), (1, 2, 3), (1.0,), 0.1)\n"
+        f"run_cells(cells, [2], Path({str(tmp_path)!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        give_up = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.json"))) < 4 and time.monotonic() < give_up:
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = len(list(tmp_path.glob("*.json")))
+    assert 4 <= kept < len(cells)
+    started: list[Schedule] = []
+    resumed = run_cells(cells, [2], tmp_path, report=started.append)
+    assert started == cells and len(list(tmp_path.glob("*.json"))) == len(cells)
+    assert same_numbers(resumed, run_cells(cells, [2], None))
+    # From the cache alone they come at once and are the same to the last digit.
+    assert run_cells(cells, [2], tmp_path) == resumed
+
+
+def test_a_broken_cache_file_is_solved_again(tmp_path: Path) -> None:
+    cells = [Schedule(2, 1, 1.0, "last")]
+    first = run_cells(cells, [2], tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    for text in ("", "[]", '{"rows": [{"n": 2}]}'):
+        file.write_text(text)
+        assert same_numbers(run_cells(cells, [2], tmp_path), first)
+    assert json.loads(file.read_text())["rows"][0]["worst_case"] == first[0].worst_case
+
+
+def test_verdicts_of_kept_cells_are_judged_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [Schedule(2, 1, 1.0, "average_sync")]
+    assert run_cells(cells, [2], tmp_path)[0].verdict == HOLDS
+    monkeypatch.setattr(pep_sweep, "bound", lambda schedule: 0.1)
+    assert run_cells(cells, [2], tmp_path)[0].verdict == FAILED
+
+
+def test_a_cell_out_of_time_has_no_number_and_is_tried_again_with_more(tmp_path: Path) -> None:
+    cells = [Schedule(4, 3, 1.0, "last")]
+    (row,) = run_cells(cells, [2], tmp_path, time_limit=1e-9)
+    assert (row.verdict, row.worst_case, row.certified) == (TIME_LIMIT, None, None)
+    assert run_cells(cells, [2], tmp_path, time_limit=1e-9) == [row]
+    (solved,) = run_cells(cells, [2], tmp_path, time_limit=60)
+    assert solved.verdict == HOLDS
+    # And once solved it stays so, whatever the limit.
+    assert run_cells(cells, [2], tmp_path, time_limit=1e-9) == [solved]
+
+
+def test_a_cell_that_does_not_converge_is_failed_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise SolverError("not converged: a test")
+
+    monkeypatch.setattr(pep_sweep, "worst_case", fail)
+    (row,) = run_cells([Schedule(2, 1, 1.0, "last")], [2], tmp_path)
+    assert (row.verdict, row.worst_case, row.why) == (FAILED, None, "not converged: a test")
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_the_standard_grid_has_each_cell_once_cheapest_first() -> None:
+    cells = standard_grid(0.1)
+    assert len(cells) == len(set(cells))
+    assert [c.points for c in cells] == sorted(c.points for c in cells)
+    assert max(c.local_steps for c in cells if c.rounds == 6) == 12
+
+
+# ---- findings and tables -------------------------------------------------------------------------
+
+
+def test_findings_confirm_what_holds_and_refute_what_is_changed(rows: list[Row]) -> None:
+    found = findings(rows, limits=limit_rows((1, 2)))
+    assert {f.about for f in found} >= {"C1", "use", "step", "K=inf", "T1", "T2", "T3", "T4", "T4'"}
+    refuted = [f.statement for f in found if f.standing == REFUTED]
+    # On this grid nothing but "never rises with K" at R = 1 is wrong.
+    assert [s[:26] for s in refuted] == ["R=1: last never rises with"] or not refuted
+    changed = [
+        replace(r, worst_case=r.worst_case * 1.01) if r.worst_case is not None else r for r in rows
+    ]
+    again = findings(changed)
+    broken = {f.about for f in again if f.standing == REFUTED}
+    assert {"C1", "T1", "T3"} <= broken
+    assert sum(f.standing == CONFIRMED for f in again) < sum(f.standing == CONFIRMED for f in found)
+    assert findings([]) == []
+
+
+def test_one_step_rounds_invert_the_known_worst_cases() -> None:
+    assert one_step_rounds(1 / 18) == pytest.approx(4.0)
+    eta, value = tuned_one_step(4.0)
+    assert value == pytest.approx(1 / (16 * eta + 2))
+    assert value == pytest.approx((1 - eta) ** 8 / 2, rel=1e-9)
+    assert tuned_one_step_rounds(value) == pytest.approx(4.0)
+
+
+def test_the_best_step_size_falls_with_local_steps(rows: list[Row]) -> None:
+    best = {(b["local_steps"], b["rounds"]): b["step_size"] for b in best_step_sizes(rows)}
+    assert best[1, 1] == 1.5 and best[3, 2] == 1.0
+    assert len(best) == 8
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_a_terminal(rows: list[Row], width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for table in pep_tables.all_tables(rows):
+        console.print(table)
+    console.print(pep_tables.limit_table(limit_rows((1, 2))))
+    text = console.export_text()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+
+
+def test_a_pipe_gets_a_wide_console(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.console().width == cli.PIPE_WIDTH
