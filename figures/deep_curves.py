@@ -8,34 +8,42 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from figures import style
 from figures.sources import MissingResult, Sources
 
-DEEP_PATTERN = "deep/results/*_to-loss_*_K*.json"
-DEEP_COMMAND = (
-    "python -m deep.reproduce --preset laptop --regime iid --data data --download "
-    "--results deep/results (and mixed, pathological)"
-)
 REGIMES = ("iid", "mixed", "pathological", "sorted")
-_NAME = re.compile(r"(?P<preset>[^/]+)_to-loss_(?P<regime>[a-z]+)_K\d+\.json$")
+_NAME = re.compile(r"(?P<preset>[^/_]+)_(?P<experiment>[^/_]+)_(?P<regime>[a-z]+)_K\d+\.json$")
 
 Runs = dict[str, dict[int, dict[str, Any]]]
 
 
-def load_runs(sources: Sources) -> Runs:
-    """The runs to the target loss, regime -> K -> result, of the preset with the most of them.
+def deep_command(experiment: str) -> str:
+    """What makes the results of an experiment."""
+    return (
+        f"python -m deep.reproduce --preset laptop --experiment {experiment} --regime iid "
+        "--data data --download --results deep/results"
+    )
+
+
+def load_runs(sources: Sources, experiment: str = "to-loss") -> Runs:
+    """The runs of an experiment, regime -> K -> result, of the preset with the most of them.
 
     Raises:
         MissingResult: there is none.
     """
-    names = [p.name for p in (sources.root / "deep/results").glob("*_to-loss_*_K*.json")]
-    presets = Counter(m["preset"] for n in names if (m := _NAME.search(n)))
+    pattern = f"deep/results/*_{experiment}_*_K*.json"
+    presets = Counter(m["preset"] for n in sources.match(pattern) if (m := _NAME.search(n)))
     if not presets:
-        raise MissingResult(f"{DEEP_PATTERN} is missing; make it with: {DEEP_COMMAND}")
-    # The larger experiment wins a tie: "paper" sorts after "laptop" and "smoke" is left to itself.
+        raise MissingResult(
+            f"{pattern} is missing; make it with: {deep_command(experiment)} (and mixed, pathological)"
+        )
+    # The full-scale experiment wins a tie, and one of a few seconds never does.
     chosen = max(presets, key=lambda p: (p != "smoke", presets[p], p == "paper"))
-    found = sources.read_all(f"deep/results/{chosen}_to-loss_*_K*.json", DEEP_COMMAND)
+    found = sources.read_all(
+        f"deep/results/{chosen}_{experiment}_*_K*.json", deep_command(experiment)
+    )
     runs: Runs = {}
     for result in found.values():
         config = result["config"]
@@ -73,9 +81,9 @@ def _panels(runs: Runs, height: float, sharey: bool = True) -> tuple[Figure, Any
     return figure, axes[0]
 
 
-def loss_vs_rounds(sources: Sources) -> Figure:
+def loss_vs_rounds(sources: Sources, experiment: str = "to-loss") -> Figure:
     """Training loss against rounds, log-log, a panel a regime."""
-    runs = load_runs(sources)
+    runs = load_runs(sources, experiment)
     figure, axes = _panels(runs, 2.6)
     for ax, by_k in zip(axes, runs.values(), strict=True):
         for k, run in by_k.items():
@@ -89,10 +97,17 @@ def loss_vs_rounds(sources: Sources) -> Figure:
             ax.axhline(target, color=style.OKABE_ITO["grey"], ls=":", lw=0.8)
         ax.set(xscale="log", yscale="log", xlabel="rounds $r$")
     axes[0].set_ylabel("training loss $f(\\bar{x}_r)$ (nats)")
-    style.legend_above(figure, [*style.k_handles(local_steps_of(runs), marker=True),
-                                style.line_handle("target", ls=":")])  # fmt: skip
+    handles = style.k_handles(local_steps_of(runs), marker=True)
+    if target:
+        handles.append(style.line_handle("target", ls=":"))
+    style.legend_above(figure, handles)
     style.caption(figure, data_line(runs))
     return figure
+
+
+def loss_at_fixed_rounds(sources: Sources) -> Figure:
+    """Training loss against rounds where every K runs for the same number of rounds."""
+    return loss_vs_rounds(sources, "fixed-rounds")
 
 
 def fitted_line(run: dict[str, Any]) -> tuple[float, float] | None:
@@ -113,6 +128,20 @@ def fitted_line(run: dict[str, Any]) -> tuple[float, float] | None:
     return float(np.average(inverse - fit["slope"] * t, weights=weights)), fit["slope"]
 
 
+def late_line(run: dict[str, Any]) -> tuple[float, float, float] | None:
+    """(intercept, slope, r2) of 1/loss on T over the second half of the iterations.
+
+    From the rows kept in the file. A curve 1/(b (T - T0)) is O(1/T) with a delay T0: its log-log slope
+    is -T/(T - T0), steeper than -1, while its 1/loss is a straight line. None with fewer than 5 rows.
+    """
+    t, loss = column(run, "iteration"), column(run, "train_loss")
+    late = (t >= 0.5 * t[-1]) & np.isfinite(loss) & (loss > 0)
+    if late.sum() < 5:
+        return None
+    fit = stats.linregress(t[late], 1.0 / loss[late])
+    return float(fit.intercept), float(fit.slope), float(fit.rvalue**2)
+
+
 def inverse_loss_vs_iterations(sources: Sources) -> Figure:
     """1/loss against T with the fitted line: straight means O(1/T)."""
     runs = load_runs(sources)
@@ -127,14 +156,20 @@ def inverse_loss_vs_iterations(sources: Sources) -> Figure:
                 ends = np.array([0.0, t[-1]])
                 ax.plot(ends, fit[0] + fit[1] * ends, color=color, ls="--", lw=0.8,
                         label=f"fit K={k}")  # fmt: skip
+            late = late_line(run)
+            if late is not None:
+                ends = np.array([-late[0] / late[1], t[-1]])
+                ax.plot(ends, late[0] + late[1] * ends, color=color, ls=":", lw=0.9,
+                        label=f"late fit K={k}")  # fmt: skip
         ax.set_xlim(0, None)
         ax.set_ylim(0, None)
         ax.ticklabel_format(style="sci", scilimits=(-3, 4))
         ax.set_xlabel("iterations $T$")
     axes[0].set_ylabel("1 / training loss (1/nats)")
     style.legend_above(figure, [*style.k_handles(local_steps_of(runs)),
-                                style.line_handle("fit $a + bT$", ls="--")])  # fmt: skip
-    style.caption(figure, data_line(runs) + " A straight line is O(1/T).")
+                                style.line_handle("fit $a + bT$, whole run", ls="--"),
+                                style.line_handle("second half", ls=":")])  # fmt: skip
+    style.caption(figure, data_line(runs) + " A straight line is O(1/T), after a delay.")
     return figure
 
 
@@ -147,7 +182,9 @@ def rounds_to_loss(sources: Sources) -> Figure:
     for regime, by_k in runs.items():
         color, marker = style.REGIME_STYLE[regime]
         ks = np.array(list(by_k), float)
-        reached = np.array([r["summary"]["rounds_to_target"] or np.nan for r in by_k.values()], float)
+        reached = np.array(
+            [r["summary"]["rounds_to_target"] or np.nan for r in by_k.values()], float
+        )
         ax.plot(ks, reached, color=color, marker=marker, label=regime)
         missed = np.isnan(reached)
         limits = np.array([r["summary"]["rounds"] for r in by_k.values()], float)
@@ -156,12 +193,13 @@ def rounds_to_loss(sources: Sources) -> Figure:
             ax.plot(ks[missed], limits[missed], color=color, marker=marker, mfc="none", ls="none",
                     label=f"{regime}: not reached by then")  # fmt: skip
     ends = np.array([all_ks[0], all_ks[-1]], float)
-    top = max(tops)
-    ax.plot(ends, 1.4 * top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":",
-            label="$\\propto 1/K$")  # fmt: skip
+    top = 1.4 * max(tops)
+    ax.plot(ends, top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":",
+            label="$\propto 1/K$")  # fmt: skip
     style.k_axis(ax, all_ks)
     target = next(iter(next(iter(runs.values())).values()))["config"]["target_loss"]
     ax.set(yscale="log", ylabel=f"rounds to training loss < {target:g}")
+    style.decimal_axis(ax)
     figure.legend(loc="outside upper center", ncols=2 if len(runs) > 2 else 3, columnspacing=1.2)
     style.caption(figure, data_line(runs))
     return figure
@@ -177,8 +215,7 @@ def consensus_distance(sources: Sources) -> Figure:
             drawn = (rounds > 0) & (spread > 0)
             ax.plot(rounds[drawn], spread[drawn], color=style.k_color(k), lw=1.0, label=f"K={k}")
         ax.set(xscale="log", yscale="log", xlabel="rounds $r$")
-    axes[0].set_ylabel("consensus distance before averaging,\n"
-                       "$\\frac{1}{n}\\sum_i \\|x_i - \\bar{x}\\|^2$")  # fmt: skip
+    axes[0].set_ylabel("$n^{-1}\\sum_i \\|x_i - \\bar{x}\\|^2$ before averaging")
     style.legend_above(figure, style.k_handles(local_steps_of(runs)))
     style.caption(figure, data_line(runs))
     return figure

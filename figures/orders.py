@@ -24,7 +24,9 @@ def tightness(sources: Sources) -> Figure:
     ):
         # (3/4)^T of I3 leaves the range of floating point beyond R = 400 at K = 5.
         top = min(largest, 400) if name == "I3" else largest
-        rounds = np.unique(np.round(np.geomspace(10, top, 7)).astype(int)).tolist()
+        # I4 needs R >= 5; the others show their way to the limit from R = 1 on.
+        first = 5 if name == "I4" else 1
+        rounds = np.unique(np.round(np.geomspace(first, top, 9)).astype(int)).tolist()
         data = sources.compute(
             theory_data.tightness_curve, instance=name, local_steps=k, rounds=rounds
         )
@@ -50,38 +52,43 @@ def rounds_to_eps(sources: Sources) -> Figure:
     """Rounds to accuracy against K: worst case, equal nodes, and ordinary problems."""
     record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
     families = record["communication"]
-    figure, axes = style.subplots(1, 2, width=style.TWO_COLUMNS, height=2.7)
+    figure, axes = style.subplots(1, 2, width=style.TWO_COLUMNS, height=3.0)
     extremes = [f for f in families if f["fit"]["predicted"] is not None]
     typical = [f for f in families if f["fit"]["predicted"] is None]
-    looks = [("vermilion", "^"), ("blue", "o"), ("green", "s"), ("purple", "D")]
+    looks = iter(
+        [("vermilion", "^"), ("black", "o"), ("blue", "s"), ("green", "D"), ("purple", "v")]
+    )
+    handles = []
     for ax, group, title in (
         (axes[0, 0], extremes, "extremes (full gradients)"),
         (axes[0, 1], typical, "random least squares (one sample a step)"),
     ):
-        for family, (color, marker) in zip(group, looks, strict=False):
+        accuracies = sorted({float(f"{f['accuracy']:.1e}") for f in group})
+        for family in group:
+            color, marker = next(looks)
             ks, shade = array(family["local_steps"]), style.OKABE_ITO[color]
             label = family["family"].removeprefix("least squares, ")
             slope = family["fit"]["slope"]
-            ax.plot(ks, array(family["rounds"]), color=shade, marker=marker,
-                    label=f"{label}: slope {slope:.2f}")  # fmt: skip
+            if len(accuracies) > 1:
+                label += f", $\\varepsilon$ = {family['accuracy']:.1e}"
+            handles += ax.plot(ks, array(family["rounds"]), color=shade, marker=marker,
+                               label=f"{label}: slope {slope:.2f}")  # fmt: skip
             ax.plot(ks, array(family["bound"]), color=shade, ls="--", lw=0.9,
                     label=f"_needed by {family['theorem']}")  # fmt: skip
-            ax.annotate(family["theorem"], (ks[-1], array(family["bound"])[-1]), color=shade,
-                        xytext=(4, 0), textcoords="offset points", va="center")  # fmt: skip
+            ax.annotate(family["theorem"], (ks[0], array(family["bound"])[0]), color=shade,
+                        xytext=(-4, 0), textcoords="offset points", ha="right",
+                        va="center")  # fmt: skip
         if group:
             style.k_axis(ax, group[0]["local_steps"])
-            accuracies = sorted({float(f"{f['accuracy']:.1e}") for f in group})
-            eps = ", ".join(f"{a:g}" for a in accuracies)
-            ax.set_title(f"{title}, $\\varepsilon$ = {eps}", fontsize=7.5)
-            # Room for the legend under the lines.
+            ax.set_xlim(0.7 * min(group[0]["local_steps"]), None)
+            eps = f", $\\varepsilon$ = {accuracies[0]:g}" if len(accuracies) == 1 else ""
+            ax.set_title(title + eps, fontsize=7.5)
             ax.set(yscale="log", ylabel="rounds to $f(\\bar{x}_R) \\leq \\varepsilon$")
-            values = np.concatenate([array(f[n]) for f in group for n in ("rounds", "bound")])
-            ax.set_ylim(np.nanmin(values) / 6, np.nanmax(values) * 2)
-            ax.legend(loc="lower left", handletextpad=0.5)
         else:
             ax.set_title(title)
             ax.annotate("not in the record: made without --quick", (0.5, 0.5), ha="center",
                         xycoords="axes fraction")  # fmt: skip
+    style.legend_above(figure, handles, columns=2)
     style.caption(
         figure,
         "Data: theory/results/verify_rates.json; step size 1/L. Solid: measured; dashed: the rounds "
@@ -98,22 +105,27 @@ def ratio_heatmap(sources: Sources) -> Figure:
     shares = [0.0, 1.0] if sources.quick else [0.0, 0.25, 0.5, 0.75, 1.0]
     rounds = 10 if sources.quick else 100
     figure, axes = style.subplots(1, 2, width=style.TWO_COLUMNS, height=2.6)
-    for ax, theorem in zip(axes.flat, ("T2", "T3"), strict=True):
-        data = sources.compute(
+    grids = {
+        theorem: sources.compute(
             theory_data.ratio_grid, theorem=theorem, local_steps=ks, shares=shares, rounds=rounds
         )
-        ratio = np.array([array(row) for row in data["ratio"]])
+        for theorem in ("T2", "T3")
+    }
+    ratios = {t: np.array([array(row) for row in data["ratio"]]) for t, data in grids.items()}
+    # One scale for both panels, up to a whole power of ten.
+    decades = int(np.ceil(np.log10(max(np.nanmax(ratio) for ratio in ratios.values()))))
+    for ax, (theorem, ratio) in zip(axes.flat, ratios.items(), strict=True):
         labels = [[f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in row] for row in ratio]
-        # Light to dark, as a ratio of 1 (tight) is the least; one scale for both panels.
+        # Light to dark, as a ratio of 1 (tight) is the least.
         seaborn.heatmap(
-            np.log10(ratio), ax=ax, cmap="cividis_r", vmin=0, vmax=3, annot=np.array(labels), fmt="",
-            annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="white", cbar=theorem == "T3",
-            cbar_kws={"label": "bound / measured", "ticks": [0, 1, 2, 3]},
+            np.log10(ratio), ax=ax, cmap="cividis_r", vmin=0, vmax=decades, annot=np.array(labels),
+            fmt="", annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="white", cbar=theorem == "T3",
+            cbar_kws={"label": "bound / measured", "ticks": range(decades + 1)},
         )  # fmt: skip
         for i, j in zip(*np.nonzero(np.isnan(ratio)), strict=True):
             ax.annotate("A3 fails", (j + 0.5, i + 0.5), ha="center", va="center", fontsize=6,
                         color=style.OKABE_ITO["grey"])  # fmt: skip
-        constants = array(data["similarity"])
+        constants = array(grids[theorem]["similarity"])
         ax.set_xticklabels(
             [f"{s:.0%}\n$c$ = {c:.2g}" for s, c in zip(shares, constants, strict=True)], rotation=0
         )
@@ -123,7 +135,7 @@ def ratio_heatmap(sources: Sources) -> Figure:
         ax.set_title({"T2": "T2: average $f(\\bar{x}_r)$, any nodes",
                       "T3": "T3: average $f(\\bar{x}^t)$, similar nodes"}[theorem])  # fmt: skip
     bar = figure.axes[-1]
-    bar.set_yticks([0, 1, 2, 3], ["1", "10", "100", "1000"])
+    bar.set_yticks(range(decades + 1), [f"{10**d}" for d in range(decades + 1)])
     style.caption(
         figure,
         f"Data: synthetic least squares, n = 5, 40 samples a node, d = 256, rank 10, seed 0; exact "
@@ -163,8 +175,8 @@ def step_size(sources: Sources) -> Figure:
         bottom = 0.5 * min(line.get_ydata().min() for line in ax.lines if len(line.get_ydata()) > 2)
         ax.set_ylim(bottom, None if sources.quick else 3e2)
         ax.set_title(f"{theorem}, R = {rounds}")
-        ax.annotate("beyond 2/L", (2.0, 0.02), xycoords=("data", "axes fraction"), rotation=90,
-                    xytext=(3, 0), textcoords="offset points", fontsize=6)  # fmt: skip
+        ax.annotate("beyond $2/L$ $\\rightarrow$", (2.0, 0.97), xycoords=("data", "axes fraction"),
+                    xytext=(-3, 0), textcoords="offset points", ha="right", va="top")  # fmt: skip
     style.legend_above(
         figure, [*style.k_handles(ks, marker=True), style.line_handle("bound (T2: one for all K)",
                                                                       ls="--")]

@@ -2,11 +2,13 @@
 
 A :class:`Sources` remembers every file it read, with its hash, for the figure's sidecar. Theory data
 are cached under a hash of everything that decides them: the function's arguments and the text of its
-module and of the theory modules that it can reach.
+module and of the modules of :mod:`theory` that it imports, directly or not. So a change to the command
+line, the tables or the worst-case solver keeps the cache, and one to a simulator does not.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
@@ -23,9 +25,6 @@ from theory.provenance import plain, write_text
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "figures" / ".cache"
 
-# Modules of theory that only print, parse or search worst cases can't change the data of a figure.
-_NO_DATA = {"cli", "tables", "verify_rates", "provenance", "pep_reduced", "pep_sdp", "worst_case"}
-
 
 class MissingResult(ValueError):
     """A result file that is not there; the message names the command that makes it."""
@@ -40,6 +39,7 @@ class Sources:
         cache: folder of computed data.
         quick: computed data at a small scale, for a look or a test.
         files: path relative to root -> SHA-256 of each file read.
+        patterns: glob relative to root -> the paths that matched it.
         computed: function, arguments, key and whether the cache had it, of each data set computed.
     """
 
@@ -47,7 +47,13 @@ class Sources:
     cache: Path = CACHE
     quick: bool = False
     files: dict[str, str] = field(default_factory=dict)
+    patterns: dict[str, list[str]] = field(default_factory=dict)
     computed: list[dict[str, Any]] = field(default_factory=list)
+
+    def match(self, pattern: str) -> list[str]:
+        """The result files that match a glob, relative to root."""
+        self.patterns[pattern] = matching(self.root, pattern)
+        return self.patterns[pattern]
 
     def read(self, path: str, command: str) -> dict[str, Any]:
         """A result file.
@@ -75,7 +81,7 @@ class Sources:
 
     def read_all(self, pattern: str, command: str) -> dict[str, dict[str, Any]]:
         """All result files that match a glob, by path, at least one; raises as :meth:`read`."""
-        paths = sorted(p.relative_to(self.root).as_posix() for p in self.root.glob(pattern))
+        paths = self.match(pattern)
         if not paths:
             raise MissingResult(f"{pattern} is missing; make it with: {command}")
         return {path: self.read(path, command) for path in paths}
@@ -103,18 +109,49 @@ class Sources:
         return found
 
 
+def matching(root: Path, pattern: str) -> list[str]:
+    """The files below ``root`` that match a glob, relative to it, sorted."""
+    return sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+
+
 def cache_key(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
     """SHA-256 of the arguments and of every source text that the result depends on."""
-    module = inspect.getsource(inspect.getmodule(function))  # type: ignore[arg-type]
-    parts = [function.__name__, json.dumps(arguments, sort_keys=True), module, _theory_text()]
+    home = Path(inspect.getfile(function))
+    texts = [home.read_text(), *(path.read_text() for path in imported_modules(home))]
+    parts = [function.__name__, json.dumps(arguments, sort_keys=True), *texts]
     return hashlib.sha256("\0".join([*parts, np.__version__]).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def _theory_text() -> str:
-    """The text of the theory modules that data can depend on."""
-    files = sorted(p for p in (ROOT / "theory").glob("*.py") if p.stem not in _NO_DATA)
-    return "\0".join(path.read_text() for path in files)
+@lru_cache(maxsize=64)
+def imported_modules(source: Path, package: Path = ROOT / "theory") -> tuple[Path, ...]:
+    """The files of a package that a source file imports, directly or through one another, sorted.
+
+    Read from the text, so that nothing is imported for it and an import inside a function counts too.
+    """
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        fresh = _direct_imports(waiting.pop(), package) - found
+        found |= fresh
+        waiting += fresh
+    return tuple(sorted(found))
+
+
+def _direct_imports(source: Path, package: Path) -> set[Path]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    files: set[Path] = set()
+    for name in names:
+        head, *rest = name.split(".")
+        if head == package.name:
+            # The package is flat: a name that is no module of it is defined in its __init__.
+            module = package / f"{rest[0] if rest else '__init__'}.py"
+            files.add(module if module.is_file() else package / "__init__.py")
+    return files
 
 
 def array(values: list[Any]) -> np.ndarray:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -78,8 +79,10 @@ def subplots(
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
-    """One legend for all panels, above them."""
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns or len(handles),
+    """One legend for all panels, above them; in rows of 3 on a one-column figure unless told."""
+    wide = figure.get_size_inches()[0] > ONE_COLUMN
+    columns = columns or (len(handles) if wide else min(3, len(handles)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns,
                   columnspacing=1.4, handletextpad=0.5)  # fmt: skip
 
 
@@ -97,17 +100,39 @@ def line_handle(label: str, **keywords: Any) -> Line2D:
 
 
 def k_axis(axes: Axes, local_steps: Sequence[int]) -> None:
-    """A logarithmic axis of K with a tick at every K that was run."""
+    """A logarithmic axis of K with a tick at every K that was run and has room for a label."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator([float(k) for k in local_steps]))
-    axes.xaxis.set_major_formatter(FixedFormatter([str(k) for k in local_steps]))
+    room = math.log(max(local_steps) / min(local_steps)) / 10
+    shown: list[int] = []
+    for k in sorted(local_steps):
+        if not shown or math.log(k / shown[-1]) >= room:
+            shown.append(k)
+    axes.xaxis.set_major_locator(FixedLocator([float(k) for k in shown]))
+    axes.xaxis.set_major_formatter(FixedFormatter([str(k) for k in shown]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("local steps a round $K$")
+
+
+def decimal_axis(axes: Axes) -> None:
+    """Label a logarithmic y axis of few decades at 1, 2 and 5 times powers of ten, or closer.
+
+    As 0.02 or 5,000. Powers of ten alone would leave it with one label or none. To be called last.
+    """
+    low, high = axes.get_ylim()
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks: list[float] = []
+    for multiples in ((1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):
+        if len(ticks) < 3:
+            ticks = [m * p for p in powers for m in multiples if low <= m * p <= high]
+    axes.set_yticks(ticks, [f"{tick:,.6g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def caption(figure: Figure, text: str) -> None:
     """The line below the panels that names the data, wrapped to the figure's width."""
     # 5.8 pt DejaVu Sans averages 0.046 in a character.
     letters = int(figure.get_size_inches()[0] / 0.046)
-    wrapped = "\n".join(textwrap.wrap(text, letters))
+    # "K = 5" stays on one line.
+    tied = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    wrapped = "\n".join(textwrap.wrap(tied, letters))
     figure.supxlabel(wrapped, fontsize=5.8, color=OKABE_ITO["grey"], x=0.01, ha="left")

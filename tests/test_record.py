@@ -1,0 +1,265 @@
+"""The reproduction record says what the committed results say, and its verdicts can go either way."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from figure_data import KS, check, deep_result, write_deep, write_theory
+
+from figures import claims, record, result_tables
+from figures.deep_curves import Runs
+from figures.orders import VERIFY_PATH
+from figures.result_tables import RoundsOrder, Table
+from figures.sources import ROOT, Sources
+from figures.worst_cases import WORST_CASE_PATH
+
+RECORD = ROOT / "paper_repro.md"
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the committed result files only: an uncommitted one is no source of a claim."""
+    git = ["git", "-C", str(ROOT), "ls-files", "theory/results", "deep/results"]
+    try:
+        listed = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return ROOT  # not a checkout: all files came with it
+    root = tmp_path_factory.mktemp("committed")
+    for path in listed:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, root / path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    write_deep(root)
+    write_theory(root)
+    return root
+
+
+def block(name: str) -> list[list[str]]:
+    """The cells of a table of the record, without its head."""
+    text = RECORD.read_text()
+    body = text.split(f"<!-- begin {name} -->")[1].split(f"<!-- end {name} -->")[0]
+    lines = [line for line in body.splitlines() if line.startswith("| ")]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+# ---- the committed record ------------------------------------------------------------------------
+
+
+def test_the_record_is_what_the_committed_results_give(committed: Path) -> None:
+    text = RECORD.read_text()
+    assert record.fill(text, record.make_tables(committed)) == text, (
+        "paper_repro.md differs from the committed results: run python -m figures record"
+    )
+
+
+def test_the_record_has_every_table_once() -> None:
+    names = re.findall(r"<!-- begin ([a-z-]+) -->", RECORD.read_text())
+    assert sorted(names) == sorted(record.TABLES)
+
+
+def test_deep_numbers_read_another_way(committed: Path) -> None:
+    """Each row of the deep table against its file, without the code that made the table."""
+    rows = block("deep-runs")
+    files = sorted(committed.glob("deep/results/laptop_to-loss_*.json"))
+    assert len(rows) == len(files)
+    for regime, k, rounds, iterations, loss, slope, r2, _ in rows:
+        path = committed / f"deep/results/laptop_to-loss_{regime}_K{int(k):02d}.json"
+        result = json.loads(path.read_text())
+        if result["summary"]["reached_target"]:
+            assert int(rounds.replace(",", "")) == result["summary"]["rounds_to_target"]
+            assert float(loss) < result["config"]["target_loss"]
+        assert int(iterations.replace(",", "")) == result["metrics"][-1]["iteration"]
+        assert float(loss) == pytest.approx(result["metrics"][-1]["train_loss"], rel=5e-3)
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", slope)]
+        fit = result["fits"]["loglog_slope"]
+        assert numbers == pytest.approx([fit["slope"], *fit["interval"]], abs=5.1e-3)
+        assert float(r2) == pytest.approx(
+            result["fits"]["inverse_loss_vs_iterations"]["r2"], abs=6e-4
+        )
+
+
+def test_orders_in_k_read_another_way() -> None:
+    runs: dict[str, list[tuple[int, int]]] = {}
+    for regime, k, rounds, *_ in block("deep-runs"):
+        if rounds.replace(",", "").isdigit():
+            runs.setdefault(regime, []).append((int(k), int(rounds.replace(",", ""))))
+    for regime, _, _, _, slope, _ in block("deep-orders"):
+        points = runs[regime]
+        if len(points) < 3:
+            assert slope == "-"
+            continue
+        fitted = np.polyfit(*np.log(np.array(points, float)).T, 1)[0]
+        assert float(slope.split()[0]) == pytest.approx(fitted, abs=5.1e-3)
+
+
+def test_worst_cases_read_another_way(committed: Path) -> None:
+    path = committed / WORST_CASE_PATH
+    if not path.exists():
+        assert block("worst-cases") == []
+        return
+    cells = {
+        (r["metric"], r["local_steps"], r["rounds"]): r
+        for r in json.loads(path.read_text())["rows"]
+        if r["step_size"] == 1.0 and r["theorem"] != "T3"
+    }
+    metrics = {"T1": "average_local", "T2": "average_sync", "be": "best", "la": "last"}
+    rows = block("worst-cases")
+    assert len(rows) >= 8
+    for name, k, rounds, _, exact, bound, _, verdict in rows:
+        cell = cells[metrics[name[:2]], int(k), int(rounds)]
+        assert float(exact) == pytest.approx(cell["worst_case"], abs=6e-7)
+        assert (bound == "-") == (cell["bound"] is None)
+        assert verdict == cell["verdict"]
+
+
+def test_sources_name_committed_files_with_their_hashes(committed: Path) -> None:
+    import hashlib
+
+    for path, command, commit, digest in block("files"):
+        content = (committed / path).read_bytes()
+        assert hashlib.sha256(content).hexdigest()[:12] == digest
+        assert json.loads(content)["commit"] == commit and command.startswith("`python -m ")
+
+
+def test_no_verdict_without_a_result() -> None:
+    for claim, verdict, result, _, _ in block("claims"):
+        if (
+            verdict.split()[0].rstrip(":") in ("reproduced", "partly", "not")
+            and verdict != "not run"
+        ):
+            assert re.search(r"\d", result), claim
+
+
+# ---- it can fail ---------------------------------------------------------------------------------
+
+
+def test_a_changed_number_changes_the_record(toy: Path, tmp_path: Path) -> None:
+    text = RECORD.read_text()
+    before = record.fill(text, record.make_tables(toy))
+    shutil.copytree(toy, tmp_path / "copy")
+    path = tmp_path / "copy" / "deep/results/laptop_to-loss_iid_K05.json"
+    path.write_text(path.read_text().replace('"slope": -1.5', '"slope": -1.49'))
+    assert record.fill(text, record.make_tables(tmp_path / "copy")) != before
+
+
+def test_missing_results_are_named_and_give_no_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "paper_repro.md"
+    path.write_text(RECORD.read_text())
+    messages = record.update_record(path, tmp_path)
+    assert any("python -m theory.verify_rates" in m for m in messages)
+    assert any("python -m deep.reproduce" in m for m in messages)
+    table = record.make_tables(tmp_path)["claims"]
+    assert isinstance(table, Table) and {row[1] for row in table.rows} == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("<!-- begin nothing -->\n<!-- end nothing -->\n", "a block 'nothing'"),
+        ("<!-- begin claims -->\n", "without the other"),
+        ("<!-- begin claims -->\n<!-- end orders -->\n", "without the other"),
+    ],
+)
+def test_broken_markers_are_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        record.fill(text, {"claims": "-", "orders": "-"})
+
+
+def test_an_unreadable_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="can't read"):
+        record.update_record(tmp_path / "none.md")
+
+
+def with_slopes(*slopes: tuple[float, float], reached: bool = True) -> Runs:
+    """Runs whose late slopes have these intervals."""
+    runs: Runs = {"iid": {}}
+    for i, (low, high) in enumerate(slopes):
+        run = deep_result("iid", KS[i], reached=reached)
+        run["fits"]["loglog_slope"] = {
+            "slope": (low + high) / 2,
+            "interval": [low, high],
+            "r2": 1.0,
+        }
+        runs["iid"][KS[i]] = run
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict"),
+    [
+        (with_slopes((-1.1, -0.9), (-1.3, -0.8)), "reproduced"),
+        (with_slopes((-1.1, -0.9), (-2.5, -1.5)), "partly"),
+        (with_slopes((-1.1, -0.9), (-0.7, -0.5)), "not"),
+        (with_slopes((-2.5, -1.5), reached=False), "not"),
+    ],
+)
+def test_the_verdict_on_the_rate_follows_its_rule(runs: Runs, verdict: str) -> None:
+    text, found = claims.rate_verdict(runs)
+    assert found.split(":")[0] == verdict
+    assert f"of {len(runs['iid'])} runs reached the target" in text
+
+
+def test_a_failed_check_is_not_reproduced(toy: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy, tmp_path / "copy")
+    table = claims.claims(Sources(tmp_path / "copy"))
+    verdicts = {row[0]: row[1] for row in table.rows}
+    first = next(claim for claim in verdicts if "similarity" in claim)
+    assert verdicts[first].startswith("reproduced")
+    path = tmp_path / "copy" / VERIFY_PATH
+    content = json.loads(path.read_text())
+    content["checks"].append(check("T3", "FAILED", 0.5))
+    path.write_text(json.dumps(content))
+    table = claims.claims(Sources(tmp_path / "copy"))
+    assert {row[0]: row[1] for row in table.rows}[first] == "not"
+
+
+@pytest.mark.parametrize(
+    ("interval", "reading"),
+    [
+        ([-1.05, -0.9], "1/K lies inside the interval"),
+        ([-0.8, -0.6], "falls, but slower than 1/K"),
+        ([-1.4, -1.2], "falls faster than 1/K"),
+        ([-0.1, 0.1], "no clear gain from local steps"),
+        ([-1.4, -0.6], "the interval is too wide to tell"),
+    ],
+)
+def test_readings_of_rounds_against_k(interval: list[float], reading: str) -> None:
+    order = RoundsOrder(
+        "iid", (1, 100), (20, 5), {"slope": sum(interval) / 2, "interval": interval}
+    )
+    assert order.reading == reading
+
+
+def test_orders_leave_out_runs_that_did_not_get_there(toy: Path) -> None:
+    from figures.deep_curves import load_runs
+
+    orders = {o.regime: o for o in result_tables.rounds_orders(load_runs(Sources(toy)))}
+    assert orders["iid"].first == (1, 800) and orders["iid"].last == (20, 40)
+    assert orders["iid"].fit is not None and orders["iid"].fit["slope"] == pytest.approx(-1)
+    assert orders["pathological"].first[0] == 5 and orders["pathological"].fit is None
+
+
+# ---- Markdown and HTML ---------------------------------------------------------------------------
+
+
+def test_cells_survive_markdown_and_html() -> None:
+    command = "python -m theory.verify_rates --json a_b.json"
+    rows: list[tuple[str, ...]] = [("||grad f||^2 < *1*", "-1.50 [-1.70, -1.30]", command)]
+    table = Table("A & B", ("a", "b", "c"), rows, "x < y")
+    line = table.markdown().splitlines()[-3]
+    assert line == f"| \\|\\|grad f\\|\\|^2 \\< \\*1\\* | -1.50 [-1.70, -1.30] | `{command}` |"
+    page = table.html()
+    assert "A &amp; B" in page and "x &lt; y" in page and "&lt; *1*" in page
+    assert '<td class=number data-head="b">-1.50 [-1.70, -1.30]</td>' in page
+    assert f"<code>{command}</code>" in page
