@@ -57,6 +57,9 @@ TARGET_LOSS = 1e-4
 #: click's base of usage errors; newer versions of typer carry click inside them.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
+#: Exit status after Ctrl-C.
+_INTERRUPTED = 130
+
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
@@ -277,7 +280,10 @@ def _run_one(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; every user error is one line on stderr and exit status 2."""
     try:
-        app(arguments, standalone_mode=False, prog_name="python -m deep.reproduce")
+        # Typer turns Ctrl-C into the status 130, and returns what was not raised.
+        status = app(arguments, standalone_mode=False, prog_name="python -m deep.reproduce")
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -291,8 +297,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues this run", file=sys.stderr)
-        return 130
-    return 0
+        return _INTERRUPTED
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,228 @@
+"""python -m deep.reproduce: what it writes, and bad input on one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from deep_cases import random_images, write_class_folders
+
+from deep import checkpoint, reproduce
+from deep.reproduce import main
+
+SMALL = [
+    "--preset", "smoke", "--engine", "loop", "--width", "1", "--nodes", "4", "--batch-size", "4",
+    "--local-steps", "2", "--threads", "1", "--quiet",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with forty images of 8 x 8 pixels."""
+    return write_class_folders(tmp_path_factory.mktemp("data") / "own", random_images(40))
+
+
+def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> None:
+    arguments = [*SMALL, "--local-steps", "1", "--regime", "mixed", "--data", str(data),
+                 "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
+                 "--data-name", "noise"]
+    assert main(arguments) == 0
+    for k in (1, 2):
+        label = f"smoke_to-loss_mixed_K{k:02d}"
+        assert {p.name for p in (tmp_path / "runs" / label).iterdir()} >= {
+            "config.json", "metrics.jsonl", "summary.json"}
+        content = json.loads((tmp_path / "results" / f"{label}.json").read_text())
+        assert content["config"]["local_steps"] == k and content["data_name"] == "noise"
+        assert set(content) == {"hardware", "versions", "command", "commit", "data_name",
+                                "config", "summary", "fits", "metrics"}
+        assert content["summary"]["rounds"] == 5 == content["metrics"][-1]["round"]
+        assert content["metrics"][-1]["iteration"] == 5 * k
+        assert content["metrics"][-1]["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--local-steps", "0"], "--local-steps must be at least 1"),
+        (["--nodes", "41"], "number of nodes must lie in 1..40"),
+        (["--nodes", "0"], "--n-nodes must be at least 1"),
+        (["--subset", "41"], "--subset must lie in 1..40"),
+        (["--subset", "-3"], "--subset must lie in 1..40"),
+        (["--regime", "alike"], "unknown regime 'alike': choose one of iid"),
+        (["--engine", "fast"], "unknown engine 'fast'"),
+        (["--precision", "half"], "unknown precision 'half'"),
+        (["--preset", "desktop"], "unknown preset 'desktop'"),
+        (["--experiment", "third"], "unknown experiment 'third'"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--device", "cuda:9"], "is not there"),
+        (["--engine", "simd", "--precision", "bf16"], "simd engine runs on the CPU"),
+        (["--engine", "grouped", "--cuda-graphs"], "needs a CUDA device"),
+        (["--step-size", "nan"], "--step-size must be positive"),
+        (["--target-loss", "-1"], "--target-loss must be at least 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--similarity", "2", "--regime", "mixed"], "--similarity must lie in [0, 1]"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--checkpoint-minutes", "-1"], "--checkpoint-minutes must be at least 0"),
+        (["--rounds", "many"], "Invalid value for '--rounds'"),
+        (["--round", "3"], "No such option"),
+        (["--local_steps", "3"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+        (["--rounds"], "requires an argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_folder(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
+    message: str,
+) -> None:
+    if torch.cuda.is_available() and "--cuda-graphs" in arguments:
+        arguments = [*arguments, "--device", "cpu"]
+    found = main([*SMALL, "--data", str(data), "--out", str(tmp_path / "runs"), *arguments])
+    output = capsys.readouterr()
+    assert found == 2 and output.out == ""
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert message in output.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_of_the_data_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "runs")]
+    assert main([*SMALL, "--data", str(tmp_path / "none"), *out]) == 2
+    assert "no training images at" in capsys.readouterr().err
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"not an archive")
+    assert main([*SMALL, "--data", str(tmp_path), *out]) == 2
+    assert "has MD5" in capsys.readouterr().err
+    odd = write_class_folders(tmp_path / "odd", random_images(40, 20))
+    assert main([*SMALL, "--data", str(odd), *out]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: images must have sides of a multiple of 8 pixels, got 20\n"
+    (odd / "class1" / "x.png").write_bytes(b"broken")
+    assert main([*SMALL, "--data", str(odd), *out]) == 2
+    error = capsys.readouterr().err
+    assert "cannot read the image" in error and "x.png" in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--results"])
+def test_places_that_cannot_hold_folders(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    places = {"--out": str(tmp_path / "runs"), option: str(tmp_path / "file")}
+    arguments = [word for pair in places.items() for word in pair]
+    assert main([*SMALL, "--data", str(data), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot ") and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up after some rounds; with room again the run ends as if nothing was."""
+    genuine, calls = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        genuine(descriptor)
+
+    arguments = [*SMALL, "--data", str(data), "--checkpoint-minutes", "0", "--rounds", "9"]
+    assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    assert main([*arguments, "--out", str(tmp_path / "full")]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and error.count("\n") == 1
+    folder = tmp_path / "full" / "smoke_to-loss_iid_K02"
+    assert not (folder / "summary.json").exists() and not list(folder.glob(".*.part"))
+    monkeypatch.undo()
+    state = checkpoint.load_checkpoint(
+        folder, json.loads((folder / "config.json").read_text())["config"])
+    assert state is not None and 0 < state.round < 9
+    assert main([*arguments, "--out", str(tmp_path / "full")]) == 0
+
+    def parameters(place: str) -> np.ndarray:
+        path = tmp_path / place / folder.name
+        config = json.loads((path / "config.json").read_text())["config"]
+        ended = checkpoint.load_checkpoint(path, config)
+        assert ended is not None and ended.round == 9
+        return ended.model
+
+    assert (parameters("full") == parameters("whole")).all()
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (MemoryError(), 2, "error: out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "error: out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
+        (typer.Abort(), 130, "interrupted; the same command continues"),
+    ],
+)
+def test_what_stops_a_run_is_one_line(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, line: str,
+) -> None:
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(reproduce, "run", stop)
+    assert main([*SMALL, "--data", str(data), "--out", str(tmp_path / "runs")]) == status
+    error = capsys.readouterr().err
+    assert error.startswith(line) and error.count("\n") == 1
+
+
+def test_refused_folder_stays_free_of_tensorboard(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            Path(folder).mkdir(parents=True)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append(name)
+
+        def flush(self) -> None:
+            pass
+
+    module = type(sys)("tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    arguments = [*SMALL, "--data", str(data), "--out", str(tmp_path), "--tensorboard"]
+    folder = tmp_path / "smoke_to-loss_iid_K02"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"config": {"regime": "other"}}')
+    assert main(arguments) == 2
+    assert [p.name for p in folder.iterdir()] == ["config.json"] and not written
+    (folder / "config.json").unlink()
+    assert main(arguments) == 0
+    assert (folder / "tensorboard").is_dir() and "train_loss" in written
+
+
+def test_as_a_module_it_exits_with_2_and_names_itself(tmp_path: Path, data: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "deep.reproduce", *SMALL, "--data", str(data),
+                               "--out", str(tmp_path), *arguments],
+                              capture_output=True, text=True, timeout=120)
+
+    answer = run("--local-steps", "0")
+    assert answer.returncode == 2 and answer.stderr.startswith("error: --local-steps")
+    assert run().returncode == 0
+    stored = json.loads((tmp_path / "smoke_to-loss_iid_K02" / "config.json").read_text())
+    assert stored["command"].startswith("python -m deep.reproduce --preset smoke --engine loop")

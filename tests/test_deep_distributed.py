@@ -1,0 +1,75 @@
+"""torchrun with Gloo: nodes over processes, the numbers of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deep_cases import random_images, write_class_folders
+
+from deep.checkpoint import load_checkpoint
+from deep.distributed import Communicator, check_ranks
+from deep.errors import UserError
+from deep.reproduce import main
+
+
+def options(data: Path, out: Path, nodes: int) -> list[str]:
+    """Arguments of a short run in double precision."""
+    return [
+        "--preset", "smoke", "--regime", "pathological", "--local-steps", "2", "--engine", "loop",
+        "--precision", "float64", "--width", "1", "--nodes", str(nodes), "--rounds", "6",
+        "--step-size", "0.1", "--device", "cpu", "--quiet", "--data", str(data), "--out", str(out),
+    ]
+
+
+def result(out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Final parameters, and the numbers of all rows less clocks."""
+    folder = out / "smoke_to-loss_pathological_K02"
+    config = json.loads((folder / "config.json").read_text())["config"]
+    state = load_checkpoint(folder, config)
+    assert state is not None and state.round == 6
+    names = ("round", "train_loss", "consensus_distance", "gradient_norm")
+    rows = [[row[name] or 0.0 for name in names] for row in state.metrics]
+    written = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert written == state.metrics
+    return state.model, np.array(rows)
+
+
+def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the command under torchrun on this machine."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         f"--nproc-per-node={processes}", "-m", "deep.reproduce", *arguments],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize(("processes", "nodes"), [(2, 4), (4, 5)])
+def test_processes_give_the_numbers_of_one(tmp_path: Path, processes: int, nodes: int) -> None:
+    """Four processes share five nodes: P need not divide n."""
+    data = write_class_folders(tmp_path / "data", random_images(40))
+    assert main(options(data, tmp_path / "one", nodes)) == 0
+    answer = torchrun(processes, options(data, tmp_path / "many", nodes))
+    assert answer.returncode == 0, answer.stderr
+    one, many = result(tmp_path / "one"), result(tmp_path / "many")
+    np.testing.assert_allclose(many[0], one[0], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(many[1], one[1], rtol=1e-10)
+    assert one[1].shape[0] > 2 and one[1][-1, 2] > 0
+
+
+def test_every_node_has_one_process() -> None:
+    class Rank(Communicator):
+        def __init__(self, rank: int, size: int) -> None:
+            self.rank, self.size = rank, size
+
+    for size in (1, 2, 4, 7):
+        owned = [Rank(rank, size).nodes(7) for rank in range(size)]
+        assert sorted(node for nodes in owned for node in nodes) == list(range(7))
+        assert max(map(len, owned)) - min(map(len, owned)) <= 1
+    with pytest.raises(UserError, match="8 processes for 7 nodes"):
+        check_ranks(Rank(0, 8), 7)

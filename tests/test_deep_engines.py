@@ -1,0 +1,183 @@
+"""Engines: one trajectory, whatever formulation, batch size and number of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from deep_cases import random_images
+
+from deep.engines import Engine, make_engine
+from deep.errors import UserError
+from deep.partition import draw_batches, partition
+from deep.resnet import Architecture, initial_parameters
+from deep.stacked import FORMULATIONS, StackedEngine
+
+N_NODES, STEP_SIZE = 3, 0.1
+
+
+def trajectory(
+    name: str, *, width: int = 2, size: int = 8, batch_size: int = 8, rounds: int = 5,
+    local_steps: int = 4, **options: Any,
+) -> np.ndarray:
+    """The averaged model after every round and all models of the last, [rounds + n, P]."""
+    data, architecture = random_images(40, size), Architecture(width, size)
+    engine = make_engine(name, architecture, data, n_nodes=N_NODES, step_size=STEP_SIZE, **options)
+    shards = partition(data.labels, N_NODES, "pathological", 0.5, 0)
+    engine.set_model(initial_parameters(architecture, 0))
+    averages = []
+    for r in range(rounds):
+        engine.round(draw_batches(shards, [0, 1, 2], r * local_steps, local_steps, batch_size, 0))
+        averages.append(engine.model())
+    models = engine.models.detach().numpy().copy()
+    engine.close()
+    return np.concatenate([averages, models]).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def reference() -> np.ndarray:
+    """The loop engine over 20 steps in float64."""
+    return trajectory("loop", precision="float64")
+
+
+@pytest.mark.parametrize("name", ["simd", "grouped", "im2col", "vmap"])
+def test_engines_follow_the_loop_to_1e_9(name: str, reference: np.ndarray) -> None:
+    found = trajectory(name, precision="float64")
+    assert np.abs(found - reference).max() < 1e-9
+    # Something happened: the rounds moved the model, and the nodes went apart.
+    assert np.abs(reference[4] - reference[0]).max() > 1e-2
+    assert np.abs(reference[-1] - reference[-2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 11])
+def test_simd_takes_any_batch_size(batch_size: int) -> None:
+    """Lanes without an image contribute nothing; more than eight images go in turns."""
+    short = {"batch_size": batch_size, "rounds": 1, "local_steps": 3, "precision": "float64"}
+    assert np.abs(trajectory("simd", **short) - trajectory("loop", **short)).max() < 1e-10
+
+
+@pytest.mark.parametrize(("width", "size"), [(2, 8), (8, 16), (11, 24)])
+def test_simd_follows_the_loop_in_float32(width: int, size: int) -> None:
+    """Narrow and wide tiles, and what both leave over."""
+    short = {"width": width, "size": size, "rounds": 1, "local_steps": 2}
+    exact = trajectory("loop", precision="float64", **short)
+    found = trajectory("simd", **short)
+    moved = np.abs(exact - initial_parameters(Architecture(width, size), 0)).max()
+    assert np.abs(found - exact).max() < 1e-4 * moved
+
+
+def test_simd_is_independent_of_threads() -> None:
+    runs = [trajectory("simd", rounds=2, threads=threads) for threads in (1, 2, 3)]
+    assert (runs[0] == runs[1]).all() and (runs[0] == runs[2]).all()
+
+
+def test_full_loss_is_the_same_in_all_engines_and_threads() -> None:
+    architecture, data = Architecture(2, 8), random_images(150)
+
+    def loss(name: str, **options: Any) -> float:
+        engine = make_engine(name, architecture, data, n_nodes=2, step_size=0.1, **options)
+        engine.set_model(initial_parameters(architecture, 1))
+        value = engine.mean_loss()
+        engine.close()
+        return value
+
+    expected = loss("loop", precision="float64")
+    assert 1.5 < expected < 4.0
+    assert loss("simd", precision="float64") == pytest.approx(expected, rel=1e-12)
+    assert loss("simd", threads=1) == loss("simd", threads=3) == pytest.approx(expected, rel=1e-5)
+
+
+def test_statistics_follow_their_definitions() -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    engine = make_engine("loop", architecture, data, n_nodes=4, step_size=0.2, precision="float64")
+    start = initial_parameters(architecture, 0)
+    engine.set_model(start)
+    batches = np.random.default_rng(0).integers(0, 40, (4, 3, 5))
+    statistics = engine.round(batches, measure=True)
+    assert statistics is not None
+    models = engine.models.numpy()
+    mean = models.mean(0)
+    assert engine.model() == pytest.approx(mean, abs=1e-15)
+    spread = ((models - mean) ** 2).sum() / 4
+    assert statistics.consensus_distance == pytest.approx(spread, rel=1e-10)
+    norm = np.linalg.norm(start - mean) / (0.2 * 3)
+    assert statistics.gradient_norm == pytest.approx(norm, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["simd", "loop", "grouped"])
+def test_divergence_reaches_the_full_loss(name: str) -> None:
+    """A NaN in the model must not be hidden by a rectifier."""
+    architecture, data = Architecture(2, 8), random_images(20)
+    engine = make_engine(name, architecture, data, n_nodes=2, step_size=0.1)
+    start = initial_parameters(architecture, 0)
+    start[0] = np.nan
+    engine.set_model(start)
+    assert np.isnan(engine.mean_loss())
+    engine.close()
+
+
+def test_stacked_picks_a_formulation_and_leaves_no_trace(reference: np.ndarray) -> None:
+    found = trajectory("stacked", precision="float64")
+    assert np.abs(found - reference).max() < 1e-9
+    engine = make_engine("stacked", Architecture(1, 8), random_images(), n_nodes=2, step_size=0.1)
+    assert isinstance(engine, StackedEngine) and engine.formulation in FORMULATIONS
+    assert engine.step_size == 0.1 and not engine.models.detach().any()
+
+
+def test_memory_layout_changes_nothing(reference: np.ndarray) -> None:
+    found = trajectory("grouped", precision="float64", channels_last=False)
+    assert np.abs(found - reference).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["loop", "grouped", "im2col"])
+def test_bf16_keeps_float32_weights_and_stays_near(name: str) -> None:
+    short = {"rounds": 1, "local_steps": 2}
+    exact = trajectory("loop", **short)[0]
+    found = trajectory(name, precision="bf16", **short)[0]
+    moved = np.linalg.norm(exact - initial_parameters(Architecture(2, 8), 0))
+    distance = np.linalg.norm(found - exact) / moved
+    # Eight bits of mantissa show, and no more than they should.
+    assert 1e-5 < distance < 0.3
+    assert (found != found.astype(np.float16).astype(np.float64)).mean() > 0.5
+
+
+def test_nodes_can_be_a_part_of_all() -> None:
+    """Two processes' engines, added by hand, give the average of one."""
+    data, architecture = random_images(40), Architecture(1, 8)
+    batches = np.random.default_rng(0).integers(0, 40, (5, 2, 4))
+    common: dict[str, Any] = {"n_nodes": 5, "step_size": 0.1, "precision": "float64"}
+
+    def average(chosen: np.ndarray) -> np.ndarray:
+        engine: Engine = make_engine("loop", architecture, data, n_local=len(chosen), **common)
+        engine.set_model(initial_parameters(architecture, 0))
+        engine.round(chosen)
+        return engine.model()
+
+    whole = average(batches)
+    assert average(batches[::2]) + average(batches[1::2]) == pytest.approx(whole, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "fast"}, "unknown engine 'fast': choose one of auto, simd"),
+        ({"name": "loop", "precision": "float16"}, "unknown precision 'float16'"),
+        ({"name": "simd", "precision": "bf16"}, "simd engine runs on the CPU in float32"),
+        ({"name": "loop", "device": "gpu"}, "unknown device 'gpu'"),
+        ({"name": "loop", "device": "meta"}, "'meta' is not supported"),
+        ({"name": "grouped", "cuda_graphs": True}, "needs a CUDA device"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_engine(architecture=Architecture(1, 8), data=random_images(), n_nodes=2,
+                    step_size=0.1, **options)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="cuda:3 is not there: 0 CUDA devices"):
+        make_engine("loop", Architecture(1, 8), random_images(), n_nodes=2, step_size=0.1,
+                    device="cuda:3")

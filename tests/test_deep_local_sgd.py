@@ -1,0 +1,184 @@
+"""The round loop: schedule of evaluations, stop rule, divergence, what the run folder holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from deep_cases import make_config, random_images
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deep.distributed import Communicator
+from deep.engines import Engine, RoundStatistics, make_engine
+from deep.errors import UserError
+from deep.local_sgd import (
+    EVALUATION_SHARE,
+    FORWARD_COST,
+    Snapshot,
+    evaluation_is_due,
+    rounds_to_go,
+    run,
+)
+from deep.partition import partition
+from deep.resnet import Architecture, initial_parameters
+
+
+class ScriptedEngine(Engine):
+    """No training: the loss after round r is ``script(r)``."""
+
+    def __init__(self, script: Callable[[int], float], n_nodes: int = 3) -> None:
+        super().__init__(Architecture(1, 8), random_images(40), n_nodes, n_nodes, 0.05,
+                         torch.device("cpu"), "float64", Communicator())
+        self.script, self.rounds, self.evaluated = script, 0, []  # type: ignore[var-annotated]
+
+    def round(self, batches: np.ndarray, measure: bool = False) -> RoundStatistics | None:
+        self.rounds += 1
+        return RoundStatistics(1.0, 2.0) if measure else None
+
+    def mean_loss(self) -> float:
+        self.evaluated.append(self.rounds)
+        return self.script(self.rounds)
+
+
+def scripted_run(folder: Path, script: Callable[[int], float], **changes: Any) -> dict[str, Any]:
+    """The summary of a run whose losses are scripted; every round is evaluated."""
+    config = make_config(**{"local_steps": 20, "batch_size": 60, **changes})
+    engine = ScriptedEngine(script)
+    shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
+    return run(config, engine, shards, np.zeros(engine.mean.numel()), folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run folder."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@given(
+    images=st.integers(1, 50_000), local_steps=st.integers(1, 20), nodes=st.integers(1, 20),
+    batch_size=st.integers(1, 16), rounds=st.integers(1, 400),
+)
+def test_evaluation_takes_at_most_a_tenth_of_the_arithmetic(
+    images: int, local_steps: int, nodes: int, batch_size: int, rounds: int
+) -> None:
+    config = make_config(local_steps=local_steps, n_nodes=nodes, batch_size=batch_size,
+                         rounds=rounds)
+    done = last = 0
+    for round_ in range(1, rounds):
+        if evaluation_is_due(config, images, done, last, round_):
+            done, last = done + 1, round_
+            trained = round_ * local_steps * nodes * batch_size
+            assert done * images * FORWARD_COST <= EVALUATION_SHARE * trained
+    # The last round always has a row.
+    assert evaluation_is_due(config, images, done, last, rounds)
+
+
+def test_evaluations_use_the_budget() -> None:
+    """A schedule that never evaluated would satisfy the bound as well."""
+    config = make_config(local_steps=10, n_nodes=20, batch_size=8, rounds=200)
+    done = last = 0
+    for round_ in range(1, 200):
+        if evaluation_is_due(config, 1000, done, last, round_):
+            done, last = done + 1, round_
+    assert done * 1000 * FORWARD_COST > 0.9 * EVALUATION_SHARE * 199 * 1600
+
+
+def test_stops_at_the_first_full_set_loss_below_the_target(tmp_path: Path) -> None:
+    losses = [2.0, 1.0, 0.5, 0.3, 0.1, 0.29, 0.05]
+    summary = scripted_run(tmp_path / "r", lambda r: losses[r], target_loss=0.2, rounds=6)
+    assert (summary["status"], summary["reached_target"]) == ("reached", True)
+    assert (summary["rounds_to_target"], summary["iterations_to_target"]) == (4, 80)
+    rows = rows_of(tmp_path / "r")
+    assert [row["train_loss"] for row in rows] == losses[:5]
+    assert rows[0]["consensus_distance"] is None and rows[1]["gradient_norm"] == 2.0
+    assert [row["iteration"] for row in rows] == [0, 20, 40, 60, 80]
+
+
+def test_a_loss_of_exactly_zero_reaches_the_target(tmp_path: Path) -> None:
+    summary = scripted_run(tmp_path / "r", lambda r: 0.0 if r >= 12 else 1.0 / (r + 1),
+                           target_loss=1e-4, rounds=30)
+    assert (summary["status"], summary["rounds"]) == ("reached", 12)
+
+
+def test_without_a_target_all_rounds_are_run(tmp_path: Path) -> None:
+    summary = scripted_run(tmp_path / "r", lambda r: 0.0, rounds=7)
+    assert (summary["status"], summary["rounds"]) == ("round_limit", 7)
+    assert summary["rounds_to_target"] is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e4])
+def test_divergence_ends_the_run_and_is_reported(tmp_path: Path, bad: float) -> None:
+    summary = scripted_run(tmp_path / "r", lambda r: bad if r >= 15 else 2.0, target_loss=1e-4)
+    assert summary["status"] == "diverged" and not summary["reached_target"]
+    assert (summary["rounds"], summary["lowest_train_loss"]) == (15, 2.0)
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "diverged"
+
+
+def test_a_real_run_diverges_at_a_huge_step_size(tmp_path: Path) -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=1e30,
+                         precision="float64")
+    shards = partition(data.labels, 3, "iid", 0.5, 0)
+    config = make_config(step_size=1e30, rounds=10, batch_size=20)
+    summary = run(config, engine, shards, initial_parameters(architecture, 0), tmp_path / "r")
+    assert summary["status"] == "diverged"
+
+
+@given(power=st.floats(0.5, 2), start=st.floats(0.5, 3), reached=st.integers(20, 2000))
+def test_rounds_left_are_exact_on_a_power_law(power: float, start: float, reached: int) -> None:
+    config = make_config(rounds=10**9, target_loss=1e-4)
+    metrics = [{"round": r, "train_loss": start * (r + 0.0) ** -power if r else 10.0}
+               for r in range(reached + 1)]
+    expected = (start / 1e-4) ** (1 / power) - reached
+    if expected <= 0:
+        assert rounds_to_go(config, metrics) == 0.0
+    else:
+        assert rounds_to_go(config, metrics) == pytest.approx(min(expected, 1e9 - reached), rel=1e-6)
+
+
+def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    first = scripted_run(tmp_path / "r", lambda r: 1.0, rounds=5)
+    rows = rows_of(tmp_path / "r")
+
+    def fail(r: int) -> float:
+        raise AssertionError("trained again")
+
+    again = scripted_run(tmp_path / "r", fail, rounds=5)
+    assert rows_of(tmp_path / "r") == rows and len(rows) == 6
+    assert again["final_train_loss"] == first["final_train_loss"]
+
+
+def test_progress_hears_of_every_round(tmp_path: Path) -> None:
+    heard: list[Snapshot] = []
+    observed: list[int] = []
+    engine = ScriptedEngine(lambda r: 2.0 / (r + 1))
+    config = make_config(rounds=12, local_steps=20, batch_size=20)
+    shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
+    run(config, engine, shards, np.zeros(engine.mean.numel()), tmp_path / "r",
+        report=heard.append, observe=lambda row: observed.append(row["round"]))
+    assert [snapshot.round for snapshot in heard] == list(range(1, 13))
+    assert observed == engine.evaluated[1:]
+    assert heard[-1].rounds_left == 0 and heard[-1].images_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"local_steps": 0}, "--local-steps must be at least 1, got 0"),
+        ({"rounds": 0}, "--rounds"), ({"batch_size": -1}, "--batch-size"),
+        ({"n_nodes": 0}, "--n-nodes"), ({"width": 0}, "--width"), ({"seed": -1}, "--seed"),
+        ({"step_size": 0.0}, "--step-size must be positive and finite"),
+        ({"step_size": math.nan}, "--step-size"), ({"target_loss": -1.0}, "--target-loss"),
+        ({"target_loss": math.inf}, "--target-loss"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(make_config(), **change)
