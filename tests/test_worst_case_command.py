@@ -25,6 +25,7 @@ from theory.pep_findings import (
     one_step_rounds,
     tuned_one_step,
     tuned_one_step_rounds,
+    tuned_steps,
 )
 from theory.pep_limit import limit_rows
 from theory.pep_reduced import Schedule
@@ -245,6 +246,22 @@ def test_the_best_step_size_falls_with_local_steps(rows: list[Row]) -> None:
     best = {(b["local_steps"], b["rounds"]): b["step_size"] for b in best_step_sizes(rows)}
     assert best[1, 1] == 1.5 and best[3, 2] == 1.0
     assert len(best) == 8
+
+
+def test_tuned_steps_improve_on_the_grid_and_match_the_closed_form(rows: list[Row]) -> None:
+    def solve(cell: Schedule) -> float:
+        value = run_cells([cell], [2], None)[0].worst_case
+        assert value is not None
+        return value
+
+    tuned = tuned_steps([r for r in rows if r.local_steps <= 2], solve, most_points=3)
+    grid = {(b["local_steps"], b["rounds"]): b["value"] for b in best_step_sizes(rows)}
+    assert {(t.local_steps, t.rounds) for t in tuned} == {(2, 1)}
+    (step,) = tuned
+    assert step.value < grid[2, 1] - 1e-3 and 1 < step.step_size < 1.5
+    assert step.one_step_rounds > 1.5
+    # K = 1 has its best step at the edge of this grid; the closed form knows it.
+    assert tuned_one_step(1.0) == pytest.approx((1.5, 0.125), abs=1e-9)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from theory.pep_bounds import best_crossing
 from theory.pep_limit import LimitRow, SpiralRow, exact_local_bound, kink
@@ -45,7 +45,7 @@ class Finding:
 
 def findings(
     rows: Sequence[Row], routes: Sequence[Any] = (), limits: Sequence[LimitRow] = (),
-    spirals: Sequence[SpiralRow] = (),
+    spirals: Sequence[SpiralRow] = (), tuned: Sequence[TunedStep] = (),
 ) -> list[Finding]:
     """All statements that the cells suffice for; fewer cells give fewer statements.
 
@@ -53,12 +53,14 @@ def findings(
         rows: solved cells; others are left out.
         routes: problems solved by PEPit too (``theory.worst_case.Route``).
         limits, spirals: of :mod:`theory.pep_limit`.
+        tuned: of :func:`tuned_steps`; the grid's best step sizes where there are none.
     """
     solved = [row for row in rows if row.worst_case is not None]
     last = [r for r in solved if r.metric == "last"]
     found = [
-        *_one_and_two(last), *_many_local_steps(last), *_saved_rounds(last), *_tuned(last),
-        *_best_iterate(solved), *_steps(last), *_limits(limits, spirals), *_sharper(solved),
+        *_one_and_two(last), *_many_local_steps(last), *_best_iterate(solved),
+        *_saved_rounds(last), *(_tuned(tuned) if tuned else _tuned_on_grid(last)),
+        *([] if tuned else _steps(last)), *_limits(limits, spirals), *_sharper(solved),
         *_routes(routes),
     ]  # fmt: skip
     return found
@@ -187,7 +189,28 @@ def _saved_rounds(last: Sequence[Row]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _tuned(last: Sequence[Row]) -> list[Finding]:
+def _tuned(tuned: Sequence[TunedStep]) -> list[Finding]:
+    """Best step sizes, and what local steps save when every K has its own."""
+    found = []
+    for k in sorted({t.local_steps for t in tuned}):
+        same = [t for t in tuned if t.local_steps == k]
+        etas = [t.step_size for t in same]
+        found.append(
+            Finding("step", f"K={k}: best step size, eta L from {min(etas):.3f} to the value", max(etas),
+                    len(same), OBSERVED)
+        )  # fmt: skip
+    several = [t for t in tuned if t.local_steps > 1]
+    if several:
+        most = max(several, key=lambda t: t.one_step_rounds / t.rounds)
+        found.append(
+            Finding("use", "best eta for each K: K=1 needs at most so many times the rounds, at "
+                    f"K={most.local_steps} R={most.rounds} eta={most.step_size:.3f}/L",
+                    most.one_step_rounds / most.rounds, len(several), OBSERVED)
+        )  # fmt: skip
+    return found
+
+
+def _tuned_on_grid(last: Sequence[Row]) -> list[Finding]:
     """The same where each K has its best step size on the grid, K = 1 its best of all."""
     best: dict[tuple[int, int], Row] = {}
     for r in last:
@@ -252,6 +275,55 @@ def best_step_sizes(rows: Sequence[Row]) -> list[dict[str, float]]:
                  "value": _value(best), "tried": len(tried)}
             )  # fmt: skip
     return table
+
+
+@dataclass(frozen=True)
+class TunedStep:
+    """The step size with the least worst last iterate, between its neighbours on the grid.
+
+    Attributes:
+        local_steps, rounds: K, R.
+        step_size: eta L, to about 1e-3.
+        value: the worst last iterate there, in L D.
+        one_step_rounds: rounds that K = 1 needs for it at its own best step size.
+    """
+
+    local_steps: int
+    rounds: int
+    step_size: float
+    value: float
+    one_step_rounds: float
+
+
+def tuned_steps(
+    rows: Sequence[Row], solve: Callable[[Schedule], float], most_points: int = 17
+) -> list[TunedStep]:
+    """Best step sizes for each K and R whose grid has the best one inside.
+
+    Args:
+        rows: the grid.
+        solve: the worst case of a schedule.
+        most_points: larger cells are left out, as each needs some ten solves.
+    """
+    steps: dict[tuple[int, int], list[float]] = {}
+    for r in rows:
+        if r.metric == "last" and r.worst_case is not None:
+            steps.setdefault((r.local_steps, r.rounds), []).append(r.step_size)
+    found = []
+    for entry in best_step_sizes(rows):
+        k, rounds = int(entry["local_steps"]), int(entry["rounds"])
+        grid = sorted(set(steps[k, rounds]))
+        at = grid.index(entry["step_size"])
+        if k * rounds >= most_points or at in (0, len(grid) - 1):
+            continue
+        best = minimize_scalar(
+            lambda eta, k=k, rounds=rounds: solve(Schedule(k, rounds, float(eta), "last")),
+            bounds=(grid[at - 1], grid[at + 1]), method="bounded", options={"xatol": 1e-3},
+        )  # fmt: skip
+        value = min(float(best.fun), entry["value"])
+        eta = float(best.x) if value < entry["value"] else entry["step_size"]
+        found.append(TunedStep(k, rounds, eta, value, tuned_one_step_rounds(value)))
+    return found
 
 
 def _steps(last: Sequence[Row]) -> list[Finding]:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from theory.pep_findings import Finding
+from theory.pep_findings import Finding, TunedStep
 from theory.pep_limit import LimitRow
 from theory.pep_sweep import FAILED, HOLDS, Row
 
@@ -137,6 +137,22 @@ def limit_table(rows: Sequence[LimitRow]) -> Table:
             str(r.rounds), number(r.last), number(r.best), number(r.one_step), number(r.crossing),
             f"{r.last / r.crossing:.3f}", f"{r.best / r.crossing:.3f}",
             f"{r.last / r.one_step:.3f}",
+        )  # fmt: skip
+    return table
+
+
+def step_table(steps: Sequence[TunedStep]) -> Table:
+    """Best step sizes."""
+    table = _table(
+        "Step size with the least worst last iterate, for each K and R",
+        "rounds: what K = 1 needs for the same worst case at its own best step size",
+    )
+    for head in ("K", "R", "eta L", "worst", "K=1 rounds", "over R"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for t in steps:
+        table.add_row(
+            str(t.local_steps), str(t.rounds), f"{t.step_size:.3f}", number(t.value),
+            f"{t.one_step_rounds:.2f}", f"{t.one_step_rounds / t.rounds:.3f}",
         )  # fmt: skip
     return table
 

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 
 from theory import cli, pep_tables
-from theory.pep_findings import Finding, best_step_sizes, findings
+from theory.pep_findings import Finding, TunedStep, best_step_sizes, findings, tuned_steps
 from theory.pep_limit import LimitRow, SpiralRow, limit_rows, spiral_row
 from theory.pep_reduced import METRICS, Schedule, worst_case
 from theory.pep_sdp import SolverError
@@ -148,16 +148,26 @@ def main(
     rows, routes = _solve(cells, counts, None if no_cache else cache, time_limit, problems)
     standard = not quick and local_steps is None and rounds is None and step_size is None
     limits, spirals = _limits(standard) if {"last", "best"} & set(metrics) else ([], [])
-    found = findings(rows, routes, limits, spirals)
+    folder = None if no_cache else cache
+
+    def solve(cell: Schedule) -> float:
+        value = run_cells([cell], counts, folder)[0].worst_case
+        if value is None:
+            raise SolverError(f"the best step size needs {cell}, which did not converge")
+        return value
+
+    tuned = tuned_steps(rows, solve) if standard and "last" in metrics else []
+    found = findings(rows, routes, limits, spirals, tuned)
     tables = pep_tables.all_tables(rows)
     tables += [pep_tables.route_table(routes)] if routes else []
     tables += [pep_tables.limit_table(limits)] if limits else []
+    tables += [pep_tables.step_table(tuned)] if tuned else []
     tables += [pep_tables.finding_table(found)] if found else []
     for table in tables:
         console.print(table)
         console.print()
     if json_file is not None:
-        write_results(json_file, rows, routes, limits, spirals, found)
+        write_results(json_file, rows, routes, limits, spirals, tuned, found)
         console.print(f"Wrote {json_file}")
     for line in pep_tables.reasons([*rows, *routes]):
         console.print(line, style="bold red" if line.startswith(FAILED) else "yellow")
@@ -200,7 +210,7 @@ def _limits(standard: bool) -> tuple[list[LimitRow], list[SpiralRow]]:
     """K to infinity: upper values, and the explicit problem, with more steps beside the standard grid."""
     if not standard:
         return limit_rows((1, 2, 4)), [spiral_row(4, 0.1, 0.003, 300)]
-    spirals = [spiral_row(4, 0.1, 0.003, 1000), spiral_row(6, 0.1, 0.003, 20_000)]
+    spirals = [spiral_row(4, 0.1, 0.003, 1000), spiral_row(6, 0.1, 0.003, 4000)]
     return limit_rows(), spirals
 
 
@@ -240,10 +250,11 @@ def _solve(
 
 def write_results(
     path: Path, rows: Sequence[Row], routes: Sequence[Route], limits: Sequence[LimitRow] = (),
-    spirals: Sequence[SpiralRow] = (), found: Sequence[Finding] = (),
+    spirals: Sequence[SpiralRow] = (), tuned: Sequence[TunedStep] = (),
+    found: Sequence[Finding] = (),
 ) -> None:  # fmt: skip
     """The JSON file: where it came from, then "rows" (pep_sweep.Row), "routes" (Route), "limits" and
-    "spirals" (pep_limit), "findings" and "best_step_sizes" (pep_findings)."""
+    "spirals" (pep_limit), "tuned_steps", "findings" and "best_step_sizes" (pep_findings)."""
     header = provenance()
     for package in ("PEPit", "cvxpy", "clarabel"):
         if importlib.util.find_spec(package):
@@ -256,6 +267,7 @@ def write_results(
         "routes": [asdict(route) for route in routes],
         "limits": [asdict(row) for row in limits],
         "spirals": [asdict(row) for row in spirals],
+        "tuned_steps": [asdict(step) for step in tuned],
         "findings": [asdict(finding) for finding in found],
         "best_step_sizes": best_step_sizes(rows),
     }
