@@ -53,7 +53,9 @@ def main(
     wants_report = not chosen or REPORT in chosen
     wants_record = RECORD in chosen
     named = [name for name in chosen if name not in (REPORT, RECORD)]
-    entries = find([] if wants_report else named) if wants_report or named else []
+    entries = find(named) if named or not chosen else []
+    if wants_report:
+        entries = list(FIGURES)
     folder = out or rendering.OUT
     # Small-scale figures never replace the real ones.
     folder = folder / "quick" if quick else folder

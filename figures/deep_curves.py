@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from scipy import stats
 
 from figures import style
@@ -163,9 +164,10 @@ def inverse_loss_vs_iterations(sources: Sources) -> Figure:
                         label=f"late fit K={k}")  # fmt: skip
         ax.set_xlim(0, None)
         ax.set_ylim(0, None)
-        ax.ticklabel_format(style="sci", scilimits=(-3, 4))
-        ax.set_xlabel("iterations $T$")
-    axes[0].set_ylabel("1 / training loss (1/nats)")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}"))
+        ax.set_xlabel("iterations $T$ (thousands)")
+    axes[0].set_ylabel("1 / training loss (1,000/nats)")
     style.legend_above(figure, [*style.k_handles(local_steps_of(runs)),
                                 style.line_handle("fit $a + bT$, whole run", ls="--"),
                                 style.line_handle("second half", ls=":")])  # fmt: skip

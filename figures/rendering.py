@@ -97,6 +97,8 @@ def make_figure(entry: Entry, out: Path, sources: Sources, origin: dict[str, Any
                 part = path.with_name(path.name + ".part")
                 figure.savefig(part, format=kind, metadata=_METADATA[kind], dpi=style.PNG_DPI)
                 os.replace(part, path)
+                # The layout is a share of the figure, so one format's fits the next.
+                figure.set_layout_engine("none")
         except OSError as error:
             raise ValueError(f"can't write into {out}: {error.strerror or error}") from None
     write_json(

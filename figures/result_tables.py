@@ -419,11 +419,12 @@ def worst_case_summary(record: dict[str, Any]) -> str:
     failed = sum(r["verdict"] == FAILED for r in rows)
     routes = record["routes"]
     agree = sum(r["verdict"] == HOLDS for r in routes)
-    return (
+    text = (
         f"All cells of the file: {len(rows)}, FAILED: {failed}; largest certified gap {gap:.1e}; the "
         f"simulator attains the worst case on {len(misses)} explicit problems to "
-        f"{max(misses, default=np.nan):.1e}; PEPit's route agrees on {agree} of {len(routes)}."
+        f"{max(misses, default=np.nan):.1e}"
     )
+    return text + (f"; PEPit's route agrees on {agree} of {len(routes)}." if routes else ".")
 
 
 def files(sources: Sources) -> Table:

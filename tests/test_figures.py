@@ -344,6 +344,12 @@ def test_an_unknown_figure_is_one_line_and_status_2() -> None:
     assert "unknown figure 'tightnes', did you mean tightness?" in done.stderr
 
 
+def test_unknown_names_are_refused_beside_known_ones() -> None:
+    for names in (["report", "nosuch"], ["tightness", "nosuch"], ["record", "nosuch"]):
+        with pytest.raises(ValueError, match="unknown figure 'nosuch'; Known: loss-vs-rounds"):
+            main(names)
+
+
 def test_an_output_folder_that_is_a_file_is_named(made: Made, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="can't write into"):
