@@ -130,12 +130,13 @@ def run(
     config: Config, engine: Engine, shards: list[np.ndarray], start: np.ndarray, folder: Path, *,
     checkpoint_minutes: float = 5.0, provenance: dict[str, Any] | None = None,
     report: Callable[[Snapshot], None] | None = None,
-    observe: Callable[[dict[str, Any]], None] | None = None,
+    observe: Callable[[dict[str, Any]], None] | None = None, seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Run Local SGD as ``config`` says, or continue what ``folder`` holds; return the summary.
 
     ``shards``: the images of each node; ``start`` [P]: the initial model. ``report`` hears of every
-    round, ``observe`` of every row of metrics. Raises `UserError` when the folder belongs to
+    round, ``observe`` of every row of metrics. After ``seconds`` the run is saved with the status
+    ``unfinished``, and the next call goes on from there. Raises `UserError` when the folder belongs to
     another configuration or cannot be written.
     """
     communicator = engine.communicator
@@ -150,6 +151,7 @@ def run(
     nodes = communicator.nodes(config.n_nodes)
     per_round = config.n_nodes * config.local_steps * config.batch_size
     saved, mark = time.perf_counter(), (time.perf_counter(), round_)
+    deadline = saved + seconds
     rate = left = 0.0
 
     if not metrics:
@@ -180,14 +182,17 @@ def run(
             status = _status(config, metrics[-1], engine)
             left = rounds_to_go(config, metrics)
         if report:
-            seconds = clock.seconds() / max(round_, 1) * left
-            report(Snapshot(round_, metrics[-1]["train_loss"], rate, left, seconds))
-        late = time.perf_counter() - saved >= 60.0 * checkpoint_minutes
+            wait = clock.seconds() / max(round_, 1) * left
+            report(Snapshot(round_, metrics[-1]["train_loss"], rate, left, wait))
+        now = time.perf_counter()
+        if status is None and seconds < math.inf and communicator.agree(now >= deadline):
+            status = "unfinished"
+        late = now - saved >= 60.0 * checkpoint_minutes
         if communicator.agree(late) and status is None:
             if writer:
                 _save(folder, identity, round_, engine, metrics, clock)
             saved = time.perf_counter()
-    summary = _summary(config, status, metrics, clock, per_round)
+    summary = _summary(status, metrics, clock, round_ * per_round)
     if writer:
         _save(folder, identity, round_, engine, metrics, clock)
         write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
@@ -251,8 +256,9 @@ def _save(
 
 
 def _summary(
-    config: Config, status: str, metrics: list[dict[str, Any]], clock: _Clock, per_round: int
+    status: str, metrics: list[dict[str, Any]], clock: _Clock, images: int
 ) -> dict[str, Any]:
+    """What the run came to; ``images`` were trained on. Rounds are those of the last row."""
     last = metrics[-1]
     reached = status == "reached"
     return {
@@ -267,6 +273,6 @@ def _summary(
         "wall_seconds": round(clock.seconds(), 1),
         "evaluation_share": round(clock.evaluation / max(clock.seconds(), 1e-9), 4),
         "images_per_second": round(
-            last["round"] * per_round / max(clock.seconds() - clock.evaluation, 1e-9), 1
+            images / max(clock.seconds() - clock.evaluation, 1e-9), 1
         ),
     }

@@ -10,6 +10,8 @@ The mixture of the paper's intermediate regime is not known to us: ``mixed`` is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from deep.errors import UserError
@@ -108,7 +110,7 @@ def draw_batches(
     # One generator set to every stream in turn: making one a batch takes longer than the draws.
     bits = np.random.Philox(key=[seed, 0])
     rng, state = np.random.Generator(bits), bits.state
-    words: dict[str, np.ndarray] = state["state"]
+    words: Any = state["state"]
     words["counter"][:] = 0
     for i, node in enumerate(nodes):
         words["key"][1] = node

@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = getattr(error, "format_message", error.__str__)()
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 2
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         print("error: out of memory: use a smaller --width, --nodes or --batch-size",
               file=sys.stderr)
         return 2

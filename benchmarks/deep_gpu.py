@@ -1,0 +1,380 @@
+"""The paper's experiment on one GPU, in calls of ten minutes.
+
+    python benchmarks/deep_gpu.py --data data --minutes 9.5
+
+First the ways to train n models at once are timed against the loop engine, each checked against
+it, and the fastest is picked; then the paper's runs follow with it, one after another. Everything
+is kept under --out: the same command continues there, also in another call or on another day.
+With --device cpu and a small --width the same code runs where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deep import report
+from deep.checkpoint import write_atomically
+from deep.cifar10 import Images, load_images
+from deep.engines import Engine, find_device, make_engine
+from deep.errors import UserError
+from deep.local_sgd import Config, run
+from deep.partition import balanced_subset, draw_batches, partition
+from deep.resnet import Architecture, initial_parameters, training_operations
+
+#: The runs in the order in which they are wanted: (regime, K).
+RUNS = (("iid", 20), ("iid", 5), ("pathological", 20), ("pathological", 5), ("pathological", 1),
+        ("mixed", 20), ("mixed", 5), ("mixed", 1))
+#: Experiment 2 of the paper: step size, limit of rounds, training loss to reach.
+STEP_SIZE, ROUNDS, TARGET_LOSS = 0.075, 1_000_000, 1e-4
+PAPER_WIDTH = 64
+#: Largest distance from the loop engine in float32, as a share of the round's movement, at which
+#: a variant counts as right: tf32 convolutions, or the eight bits of bf16.
+TOLERANCE = {"float32": 0.05, "bf16": 0.5}
+GOALS = {"times the loop engine": 10.0, "images a second": 40_000.0}
+
+#: Base of usage errors.
+_USAGE_PROBLEM: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the nodes; the loop engine too is one."""
+
+    engine: str
+    precision: str
+    channels_last: bool = False
+    cuda_graphs: bool = False
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        parts = [self.engine, self.precision]
+        parts += ["channels last"] * self.channels_last + ["graph"] * self.cuda_graphs
+        return ", ".join(parts + ["compiled"] * self.compiled)
+
+
+LOOP = Variant("loop", "float32")
+
+
+def variants(cuda: bool, compiled: bool) -> list[Variant]:
+    """What is timed after the loop, likely winners first in case time runs out."""
+    ways = [("im2col", False), ("grouped", True), ("grouped", False), ("vmap", False)]
+    found = [Variant("loop", "bf16")]
+    if cuda:
+        found += [Variant(way, "bf16", last, cuda_graphs=True) for way, last in ways]
+    if compiled:
+        found += [Variant(way, "bf16", last, cuda_graphs=cuda, compiled=True)
+                  for way, last in ways[:3]]
+    found += [Variant(way, "bf16", last) for way, last in ways]
+    return found + [Variant(way, "float32", last) for way, last in ways]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is trained, on what: the paper's, or smaller."""
+
+    data: Images
+    architecture: Architecture
+    n_nodes: int
+    batch_size: int
+    device: str
+    seed: int
+
+    def engine(self, variant: Variant, step_size: float) -> Engine:
+        """The engine of a variant."""
+        return make_engine(
+            variant.engine, self.architecture, self.data, n_nodes=self.n_nodes,
+            step_size=step_size, device=self.device, precision=variant.precision,
+            compile_model=variant.compiled, cuda_graphs=variant.cuda_graphs,
+            channels_last=variant.channels_last,
+        )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_ceiling(device: torch.device, size: int, repeats: int = 10) -> float:
+    """Median operations a second of a bf16 product of two random ``size`` x ``size`` matrices."""
+    a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(repeats + 3):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / float(np.median(seconds[3:]))
+
+
+def time_variant(
+    scale: Scale, variant: Variant, local_steps: int, repeats: int, reference: np.ndarray | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Images a second (median round of ``repeats``), and the averaged model after one round.
+
+    The first round is compared with ``reference``, the loop engine's model after it.
+    """
+    device = find_device(scale.device)
+    start_model = initial_parameters(scale.architecture, scale.seed)
+    shards = partition(scale.data.labels, scale.n_nodes, "iid", 0.0, scale.seed)
+    engine = scale.engine(variant, STEP_SIZE)
+    seconds: list[float] = []
+    first: np.ndarray | None = None
+    try:
+        # Different batches every time, the same ones for every variant; two rounds warm up.
+        for index in range(repeats + 2):
+            batches = draw_batches(shards, list(range(scale.n_nodes)), index * local_steps,
+                                   local_steps, scale.batch_size, scale.seed)
+            engine.set_model(start_model)
+            synchronize(device)
+            start = time.perf_counter()
+            engine.round(batches)
+            synchronize(device)
+            seconds.append(time.perf_counter() - start)
+            if first is None:
+                first = engine.model().astype(np.float64)
+    finally:
+        engine.close()
+    assert first is not None
+    timed = np.array(seconds[2:])
+    against = first if reference is None else reference
+    moved = float(np.linalg.norm(against - start_model))
+    distance = float(np.linalg.norm(first - against)) / moved
+    images = scale.n_nodes * local_steps * scale.batch_size
+    row = {
+        "images_per_second": images / float(np.median(timed)),
+        "slowest": images / float(timed.max()), "fastest": images / float(timed.min()),
+        "first_round_seconds": seconds[0], "distance": distance,
+        "right": bool(distance < TOLERANCE[variant.precision]),
+    }
+    return row, first
+
+
+def time_variants(
+    scale: Scale, wanted: list[Variant], path: Path, head: dict[str, Any], deadline: float,
+    local_steps: int, repeats: int, ceiling_size: int, say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Time what ``path`` does not hold yet, until ``deadline``; what it holds then.
+
+    Every call times the loop engine itself: a ratio is between neighbours on one machine.
+    """
+    device = find_device(scale.device)
+    identity = {
+        "hardware": head["hardware"], "torch": head["versions"]["torch"], "device": device.type,
+        "width": scale.architecture.width, "image_size": scale.architecture.image_size,
+        "n_nodes": scale.n_nodes, "batch_size": scale.batch_size, "local_steps": local_steps,
+    }
+    stored = _stored(path)
+    if stored is None or stored["identity"] != identity:
+        stored = {**head, "identity": identity, "rows": []}
+    timed = {row["variant"] for row in stored["rows"]}
+    missing = [variant for variant in wanted if variant.name not in timed]
+    if missing:
+        ceiling = matmul_ceiling(device, ceiling_size)
+        operations = training_operations(scale.architecture)
+        loop, reference = time_variant(scale, LOOP, local_steps, repeats, None)
+        for variant in [LOOP, *missing]:
+            if variant != LOOP and time.perf_counter() >= deadline:
+                say("out of time: the next call times the rest")
+                break
+            row: dict[str, Any] = {"variant": variant.name, **asdict(variant)}
+            try:
+                result = loop if variant == LOOP else time_variant(
+                    scale, variant, local_steps, repeats, reference)[0]
+                rate = result["images_per_second"]
+                row |= result | {
+                    "times_the_loop": rate / loop["images_per_second"],
+                    "ceiling_tflops": ceiling / 1e12, "of_ceiling": rate * operations / ceiling,
+                }
+                say(f"{variant.name}: {rate:,.0f} images/s, "
+                    f"{row['times_the_loop']:.2f} times the loop engine")
+            except Exception as error:
+                # One variant that cannot run here, for memory or a missing compiler, is a finding.
+                row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                say(f"{variant.name}: {row['error']}")
+            stored["rows"] = [r for r in stored["rows"] if r["variant"] != variant.name] + [row]
+            write_atomically(path, json.dumps(stored, indent=1).encode() + b"\n")
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return stored
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found if {"identity", "rows"} <= found.keys() else None
+    except (OSError, ValueError):
+        return None
+
+
+def fastest(rows: list[dict[str, Any]], begun: Path | None = None) -> Variant:
+    """The fastest variant that is right.
+
+    A run that is ``begun`` in a folder keeps its engine and precision, which decide its numbers.
+    """
+    usable = [row for row in rows if row.get("right") and row["engine"] != "loop"]
+    if begun is not None and (begun / "config.json").exists():
+        config = json.loads((begun / "config.json").read_text())["config"]
+        kept = Variant(config["engine"], config["precision"])
+        usable = [row for row in usable
+                  if (row["engine"], row["precision"]) == (kept.engine, kept.precision)]
+        if not usable:
+            return kept
+    if not usable:
+        raise UserError("no engine runs right on this device; see engines.json for the errors")
+    best = max(usable, key=lambda row: row["images_per_second"])
+    return Variant(**{name: best[name] for name in Variant.__dataclass_fields__})
+
+
+def train(
+    scale: Scale, variant: Variant, regime: str, local_steps: int, rounds: int, similarity: float,
+    subset: int | None, label: str, out: Path, results: Path, head: dict[str, Any], seconds: float,
+) -> dict[str, Any]:
+    """One run, or its continuation, for so many seconds; its summary."""
+    config = Config(
+        regime=regime, local_steps=local_steps, rounds=rounds, target_loss=TARGET_LOSS,
+        step_size=STEP_SIZE, n_nodes=scale.n_nodes, batch_size=scale.batch_size,
+        similarity=similarity, width=scale.architecture.width, subset=subset, seed=scale.seed,
+        engine=variant.engine, precision=variant.precision, data_name=scale.data.name,
+        data_fingerprint=scale.data.fingerprint,
+    )
+    shards = partition(scale.data.labels, scale.n_nodes, regime, similarity, scale.seed)
+    engine = scale.engine(variant, STEP_SIZE)
+    try:
+        summary = run(
+            config, engine, shards, initial_parameters(scale.architecture, scale.seed),
+            out / label, checkpoint_minutes=2.0, provenance=head, seconds=seconds,
+        )
+    finally:
+        engine.close()
+    report.write_result(results / f"{label}.json", head, out / label)
+    return summary
+
+
+def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print what was measured and where the runs are."""
+    rows = [row for row in stored["rows"] if "images_per_second" in row]
+    table = Table(title=f"Training n = {stored['identity']['n_nodes']} models at once")
+    for heading in ("variant", "images/s", "times the loop", "of bf16 ceiling", "distance", ""):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for row in sorted(rows, key=lambda row: -row["images_per_second"]):
+        table.add_row(
+            row["variant"], f"{row['images_per_second']:,.0f}", f"{row['times_the_loop']:.2f}",
+            f"{row['of_ceiling']:.1%}", f"{row['distance']:.0e}", "" if row["right"] else "wrong")
+    console.print(table)
+    table = Table(title="Runs")
+    for heading in ("run", "status", "rounds", "training loss", "images/s", "evaluation"):
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+    for label, summary in runs.items():
+        table.add_row(
+            label, summary["status"], f"{summary['rounds']:,}",
+            f"{summary['final_train_loss']:.2e}", f"{summary['images_per_second']:,.0f}",
+            f"{summary['evaluation_share']:.0%}")
+    console.print(table)
+
+
+@app.command()
+def reproduce(
+    data: Annotated[Path, typer.Option(help="As for python -m deep.reproduce.")] = Path("data"),
+    data_name: Annotated[str | None, typer.Option(help="Name of the data in the results.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    minutes: Annotated[float, typer.Option(min=0, help="Time for this call.")] = 9.5,
+    out: Annotated[Path, typer.Option(help="Run folders; kept between calls.")] = Path("runs/gpu"),
+    results: Annotated[Path, typer.Option(
+        help="Where the small result files go.")] = Path("deep/results"),
+    width: Annotated[int, typer.Option(min=1, help="64 is ResNet18.")] = PAPER_WIDTH,
+    subset: Annotated[int, typer.Option(min=0, help="Images to train on; 0 for all.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, help="n, number of nodes.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a node and step.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Limit of rounds of a run.")] = ROUNDS,
+    similarity: Annotated[float, typer.Option(help="Of the mixed regime.")] = 0.5,
+    timed_steps: Annotated[int, typer.Option(min=1, help="K of the timed rounds.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds a variant.")] = 10,
+    compiled: Annotated[bool, typer.Option(
+        "--compile/--no-compile", help="Also time torch.compile.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+) -> None:
+    """Time the engines, pick the fastest, and run the paper's experiment as far as time allows."""
+    began = time.perf_counter()
+    deadline = began + 60 * minutes
+    console = Console(width=110)
+    place = find_device(device)
+    for folder in (out, results):
+        report.make_folder(folder)
+    images = load_images(data, name=data_name)
+    images = images.take(balanced_subset(images.labels, subset or None, seed))
+    architecture = Architecture(width, images.images.shape[2],
+                                max(10, int(images.labels.max()) + 1))
+    scale = Scale(images, architecture, nodes, batch_size, device, seed)
+    head = report.provenance(report.command_line(), images.name)
+    cuda = place.type == "cuda"
+    wanted = variants(cuda, compiled)
+    stored = time_variants(
+        scale, wanted, out / "engines.json", head, deadline, timed_steps, repeats,
+        8192 if cuda else 512, lambda text: console.print(text, highlight=False),
+    )
+    if {v.name for v in wanted} - {row["variant"] for row in stored["rows"]}:
+        # The runs wait for the choice of their engine: it decides their numbers.
+        show(stored, {}, console)
+        return
+    chosen = fastest(stored["rows"])
+    console.print(f"fastest: {chosen.name}", highlight=False)
+    paper = (width, subset, nodes, batch_size) == (PAPER_WIDTH, 0, 20, 8)
+    name = "paper" if paper else "trial"
+    write_atomically(results / f"{name}_engines.json", json.dumps(
+        {**stored, "fastest": chosen.name, "goals": GOALS}, indent=1).encode() + b"\n")
+    runs: dict[str, dict[str, Any]] = {}
+    for regime, local_steps in RUNS:
+        label = f"{name}_to-loss_{regime}_K{local_steps:02d}"
+        finished = _finished(out / label)
+        left = deadline - time.perf_counter()
+        if finished is None and left <= 0:
+            break
+        runs[label] = finished or train(
+            scale, fastest(stored["rows"], out / label), regime, local_steps, rounds, similarity,
+            subset or None, label, out, results, head, left,
+        )
+    show(stored, runs, console)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that needs no more time."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if summary["status"] == "unfinished" else summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; a user's error is one line on stderr and exit status 2."""
+    try:
+        app(arguments, standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except _USAGE_PROBLEM as error:
+        message = getattr(error, "format_message", error.__str__)()
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
