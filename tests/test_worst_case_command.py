@@ -267,7 +267,8 @@ def test_tuned_steps_improve_on_the_grid_and_match_the_closed_form(rows: list[Ro
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_a_terminal(rows: list[Row], width: int) -> None:
     console = Console(width=width, file=io.StringIO(), record=True)
-    for table in pep_tables.all_tables(rows):
+    late = replace(rows[0], verdict=TIME_LIMIT, worst_case=None)
+    for table in pep_tables.all_tables([*rows, late, replace(rows[-1], local_steps=12)]):
         console.print(table)
     console.print(pep_tables.limit_table(limit_rows((1, 2))))
     text = console.export_text()

@@ -46,31 +46,62 @@ def bound(schedule: Schedule) -> float | None:
 def sharper_bound(schedule: Schedule) -> tuple[float, str] | None:
     """A sharper bound and its standing ("proved" or "conjectured"), where there is one.
 
-    T2 for eta L <= 1 (proved; stochastic gradients too):
-    (1/R) sum_{r<R} E f(xbar_r) <= (L D / 2R) (1 + (1-eta L)^(2K-1)) / (1 - (1-eta L)^(2K)).
-    Proof (L = 1). Fix a round and a node, condition on xbar_r, and let u_k^2 = E f_i(x_i^k) and
-    a_k^2 = E||g_k||^2 / 2. Lemma 1 before its last term is dropped says that a step lowers
-    E||x_i - x*||^2 by at least 2 eta (u_k^2 + (1 - eta) a_k^2). As ||grad f_i||^2 <= 2 f_i, the root
-    of f_i is 1/sqrt(2)-Lipschitz, so E sqrt(f_i) falls by at most eta a_k in a step, and by Jensen
-    u_{k+1} >= u_0 - eta (a_0 + ... + a_k). Minimising sum_k (v_k^2 + (1 - eta) a_k^2) over a_k >= 0
-    subject to v_{k+1} = v_k - eta a_k, v_0 = u_0, is a linear-quadratic problem; u_k >= max(v_k, 0) is
-    no weaker than u_k >= v_k >= 0, as a_k that would take v below 0 can be cut to stop at 0, at less
-    cost. Its value is p_K v_0^2, where p_0 = 0 and
-    p_{k+1} = 1 + p_k (1 - eta) / (1 - eta + eta^2 p_k); the recursion has the fixed points 1/eta and
-    -(1 - eta)/eta, and eta p_K = (1 - (1-eta)^(2K)) / (1 + (1-eta)^(2K-1)). So a round lowers the mean
-    of ||x_i - x*||^2 by at least 2 eta p_K f(xbar_r), averaging does not raise it, and the rounds
-    telescope. QED. At K = 1 it is T2; as K grows it tends to L D / (2R) whatever eta is.
+    T2 (proved; stochastic gradients too), L = 1: (1/R) sum_{r<R} E f(xbar_r) <= (D/2R) (1 - (1-a)^R) / a,
+    a = :func:`round_decrease`: eta (2 - eta) for eta >= 1, (1 - q^(2K)) / (1 + q^(2K-1)) with q = 1 - eta
+    for eta <= 1. At most D / (2 a R); as K grows it tends to D / (2R) for every eta <= 1.
 
-    T1 and T3 (conjectured, exact): the larger of the two instances of :func:`instance`.
+    Proof. (a) A round lowers the mean over nodes of E||x_i - x*||^2 by at least 2 a E f(xbar_r). For
+    eta >= 1 that is Lemma 1 at the first step, as the others do not raise it. For eta <= 1 fix a round
+    and a node, condition on xbar_r, and let u_k^2 = E f_i(x_i^k) and a_k^2 = E||g_k||^2 / 2. Lemma 1
+    before its last term is dropped says that a step lowers E||x_i - x*||^2 by at least
+    2 eta (u_k^2 + (1 - eta) a_k^2). As ||grad f_i||^2 <= 2 f_i, the root of f_i is
+    1/sqrt(2)-Lipschitz, so E sqrt(f_i) falls by at most eta a_k in a step, and by Jensen
+    u_{k+1} >= u_0 - eta (a_0 + ... + a_k). Minimising sum_k (v_k^2 + (1 - eta) a_k^2) over a_k >= 0
+    subject to v_{k+1} = v_k - eta a_k, v_0 = u_0, is a linear-quadratic problem;
+    u_k >= max(v_k, 0) is no weaker than u_k >= v_k >= 0, as an a_k that would take v below 0 can be
+    cut to stop at 0, at less cost. Its value is p_K v_0^2, where p_0 = 0 and
+    p_{k+1} = 1 + p_k (1 - eta) / (1 - eta + eta^2 p_k); the recursion has the fixed points 1/eta and
+    -(1 - eta)/eta, and a = eta p_K is the closed form above.
+    (b) Let D_r = E||xbar_r - x*||^2. Averaging does not raise the mean distance, so by (a)
+    2 a E f(xbar_r) <= D_r - D_{r+1}, and the sum of E f(xbar_r) is at most (D - D_R) / (2a). Where D_R is
+    small the sum is limited by smoothness, 2 E f(xbar_r) <= D_r: among all numbers f_r <= D_r / 2 with
+    D_{r+1} = D_r - 2 a f_r the sum (D - D_R) / (2a) is largest where D_R is least, which is
+    (1 - a)^R D. QED
+
+    The best iterate counts f(xbar_R) too, which a further round would have used: R + 1 for R.
+
+    T1 and T3, eta >= 1 (proved, exact): (b) for single steps, with the mean over nodes of the local
+    losses, a = eta (2 - eta) and T for R: (D/2T) (1 - (1-eta)^(2T)) / (eta (2 - eta)), which x^2/2
+    attains. eta < 1 (conjectured, exact): the larger of the two instances of :func:`instance`.
     """
-    eta = schedule.step_size
-    if schedule.metric in ("average_sync", "best") and eta <= 1:
-        power = (1 - eta) ** (2 * schedule.local_steps - 1)
-        count = schedule.rounds + (schedule.metric == "best")
-        return (1 + power) / (1 - power * (1 - eta)) / (2 * count), "proved"
+    eta, local_steps, rounds = schedule.step_size, schedule.local_steps, schedule.rounds
+    if schedule.metric in ("average_sync", "best"):
+        count = rounds + (schedule.metric == "best")
+        return _limited_sum(round_decrease(eta, local_steps), count) / count, "proved"
     if schedule.metric == "average_local":
+        if eta >= 1:
+            total = local_steps * rounds
+            return _limited_sum(eta * (2 - eta), total) / total, "proved"
         return instance(schedule)[0], "conjectured"
     return None
+
+
+def round_decrease(step_size: float, local_steps: int) -> float:
+    """a in (0, 1]: a round lowers E||x - x*||^2 by at least 2 a E f(xbar_r), at L = 1.
+
+    Args:
+        step_size: eta L in (0, 2).
+        local_steps: K.
+    """
+    if step_size >= 1:
+        return step_size * (2 - step_size)
+    q = 1 - step_size
+    return float((1 - q ** (2 * local_steps)) / (1 + q ** (2 * local_steps - 1)))
+
+
+def _limited_sum(decrease: float, count: int) -> float:
+    """The largest sum of f_0..f_{count-1} with f_r <= D_r / 2, D_{r+1} = D_r - 2 a f_r, D_0 = 1."""
+    return float((1 - (1 - decrease) ** count) / (2 * decrease))
 
 
 def instance(schedule: Schedule) -> tuple[float, str]:

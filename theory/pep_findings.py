@@ -138,13 +138,14 @@ def _many_local_steps(last: Sequence[Row]) -> list[Finding]:
         least = min(same, key=_value)
         change = _value(same[-1]) / _value(least) - 1
         rises = change > 1e-5
+        largest = same[-1].local_steps
+        detail = (
+            f"least at K={least.local_steps}, and above it at K={largest} by the share"
+            if rises else f"true up to K={largest}, where it is"
+        )  # fmt: skip
         found.append(
-            Finding(
-                "C1",
-                f"R={rounds}: last never rises with K; least at K={least.local_steps}, and above it at "
-                f"K={same[-1].local_steps} by the share",
-                change, len(same), REFUTED if rises else CONFIRMED,
-            )
+            Finding("C1", f"R={rounds}: last never rises with K from 3 on; {detail}",
+                    change if rises else _value(same[-1]), len(same), REFUTED if rises else CONFIRMED)
         )  # fmt: skip
     return found
 
@@ -181,7 +182,14 @@ def _saved_rounds(last: Sequence[Row]) -> list[Finding]:
         return one_step_rounds(_value(row)) / row.rounds
 
     low, high = _extreme(rows, saved)
+    proved = {
+        r.rounds: one_step_rounds(best_crossing(Schedule(1, r.rounds, 1.0, "last"))[0]) / r.rounds
+        for r in rows
+    }
+    widest = max(proved, key=lambda rounds: proved[rounds])
     return [
+        Finding("use", f"eta=1/L, proved by I1 for every K: K=1 needs at most so many times the "
+                f"rounds, at R={widest}; it tends to e with R", proved[widest], len(proved), OBSERVED),
         Finding("use", f"eta=1/L: K=1 needs at most so many times the rounds, at {_where(high)}",
                 saved(high), len(rows), OBSERVED),
         Finding("use", f"eta=1/L: and at least, over K>=2, at {_where(low)}", saved(low), len(rows),
@@ -372,10 +380,16 @@ def _sharper(solved: Sequence[Row]) -> list[Finding]:
     """Proved and conjectured sharper constants against the cells."""
     found = []
     for name, select, claim in (
-        ("T1", lambda r: r.theorem == "T1", "worst = larger of Huber and quadratic (conjecture)"),
-        ("T3", lambda r: r.theorem == "T3", "worst = larger of Huber and quadratic (conjecture)"),
+        ("T1", lambda r: r.theorem == "T1" and r.step_size >= 1,
+         "eta>=1/L: worst = the quadratic's value (proved)"),
+        ("T3", lambda r: r.theorem == "T3" and r.step_size >= 1,
+         "eta>=1/L: worst = the quadratic's value (proved)"),
+        ("T1", lambda r: r.theorem == "T1" and r.step_size < 1,
+         "eta<1/L: worst = larger of Huber and quadratic (conjecture)"),
+        ("T3", lambda r: r.theorem == "T3" and r.step_size < 1,
+         "eta<1/L: worst = larger of Huber and quadratic (conjecture)"),
         ("T2", lambda r: r.theorem == "T2" and r.local_steps == 1,
-         "K=1: worst = larger of Huber and quadratic (conjecture)"),
+         "K=1: worst = larger of Huber and quadratic (proved for eta>=1/L)"),
         ("C1", lambda r: r.metric == "last" and r.local_steps == 1,
          "K=1, any eta: worst = larger of Huber and quadratic"),
         ("T4'", lambda r: r.theorem == "T4'" and r.local_steps >= 3 and r.step_size == 1,
@@ -394,9 +408,9 @@ def _sharper(solved: Sequence[Row]) -> list[Finding]:
         low, high = _extreme(proved, lambda r: (r.sharper or 0.0) / _value(r))
         holds = (low.sharper or 0.0) / _value(low) > 1 - ACCURACY
         found += [
-            Finding("T2", f"eta<=1/L: sharper bound (proved) over worst, least, at {_where(low)}",
+            Finding("T2", f"sharper bound (proved) over worst, least, at {_where(low)}",
                     (low.sharper or 0.0) / _value(low), len(proved), CONFIRMED if holds else REFUTED),
-            Finding("T2", f"eta<=1/L: sharper bound over worst, most, at {_where(high)}",
+            Finding("T2", f"sharper bound over worst, most, at {_where(high)}",
                     (high.sharper or 0.0) / _value(high), len(proved), OBSERVED),
         ]  # fmt: skip
     for name in ("T1", "T2", "T3", "T4", "T4'"):

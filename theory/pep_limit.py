@@ -31,7 +31,7 @@ at eta = 1/L on its Moreau envelope is the proximal point method, which goes fro
 heights fall fast and stops near u_m, of norm cos(delta)^m. So f(xbar_1) tends to cos(delta)^(2m) / 8 as
 the heights and their ratios go to 0, and to 1/8 with m: the worst case over problems and K of the last
 iterate after one round, for K large, is exactly L D / 8. It takes of the order of 1/h_(m-1) steps, and
-the heights fall geometrically: 1/8 minus the value falls only as 1 / log K.
+the heights fall geometrically: the gap of this problem to 1/8 closes as 1 / log K.
 """
 
 from __future__ import annotations

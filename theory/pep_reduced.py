@@ -43,7 +43,9 @@ ALL_PAIRS_POINTS = 16
 # Tolerance while the conditions that matter are being collected.
 COARSE = 1e-4
 # Solves after which no condition is dropped any more.
-DROPPING_SOLVES = 8
+DROPPING_SOLVES = 16
+# Up to this many points a failed solve is tried again with all conditions; beyond, memory forbids it.
+RETRY_POINTS = 60
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def worst_case(
         except SolverError:
             # Without the conditions that don't bind, the optimum may be unbounded in directions that
             # rounding follows; all of them cost time but keep it bounded.
-            if complete:
+            if complete or schedule.points > RETRY_POINTS:
                 raise
             pairs, complete, coarse = _all_pairs(schedule), True, False
             continue

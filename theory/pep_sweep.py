@@ -209,8 +209,8 @@ def schedules(
 
 #: The standard grid of C1 beyond K = 12: (K, R) at eta = 1 / L, last and best iterate.
 LONG_ROUNDS = (
-    *((k, 1) for k in (16, 24, 32, 48, 64, 96, 128, 192)),
-    *((k, 2) for k in (16, 24, 32, 48)),
+    *((k, 1) for k in (16, 24, 32, 48, 64, 96, 128)),
+    *((k, 2) for k in (16, 24, 32)),
     *((k, 3) for k in (16, 24)),
     (16, 4),
 )

@@ -130,7 +130,7 @@ def main(
     minimiser, beside the bounds of T1-T4 and the known tight instances.
 
     Without -K, -R and --step-size: the standard grid, K and R up to 4 at seven step sizes, K up to 12
-    and R up to 6 at three, and K up to 192 for few rounds. Values are in L D, D = ||x_0 - x*||^2."""
+    and R up to 6 at three, and K up to 128 for few rounds. Values are in L D, D = ||x_0 - x*||^2."""
     counts = integers("nodes", nodes, 2)
     metrics = metric_names(metric)
     if not 0 < growth < 1:
