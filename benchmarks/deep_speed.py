@@ -9,6 +9,7 @@ that a change of the machine's clock meets all of them. Float32, n = 20 nodes, b
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -141,6 +142,8 @@ def compare(
     console = Console(width=110)
     count = threads or available_cores()
     torch.set_num_threads(count)
+    # What else the machine was doing when this began.
+    load = round(os.getloadavg()[0], 2)
     ceiling = matmul_ceiling()
     rows: list[dict[str, Any]] = []
     for each in width or sorted(GOALS):
@@ -161,7 +164,8 @@ def compare(
         head = report.provenance(report.command_line(), "random images")
         content = {
             **head, "n_nodes": nodes, "batch_size": batch_size, "threads": count,
-            "repeats": repeats, "matmul_gflops": ceiling, "goals": goals, "rows": rows,
+            "repeats": repeats, "load_average": load, "matmul_gflops": ceiling, "goals": goals,
+            "rows": rows,
         }
         report.make_folder(json_file.parent)
         write_atomically(json_file, json.dumps(content, indent=1).encode() + b"\n")
