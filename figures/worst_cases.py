@@ -20,6 +20,8 @@ METRICS = {
     "last": "last iterate $f(\\bar{x}_R)$",
 }
 HETEROGENEITY = "sorted"
+#: K values that make a curve worth a panel.
+ENOUGH = 6
 Row = dict[str, Any]
 
 
@@ -33,14 +35,14 @@ def solved_rows(record: dict[str, Any], metric: str) -> list[Row]:
 
 
 def against_k(rows: list[Row]) -> list[Row]:
-    """The cells at eta = 1/L of the R with the most K; the largest such R."""
+    """The cells at eta = 1/L of one R: the largest with enough K for a curve, else with the most."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         if row["step_size"] == 1.0:
             groups.setdefault(row["rounds"], []).append(row)
     if not groups:
         return []
-    best = max(groups, key=lambda r: (len(groups[r]), r))
+    best = max(groups, key=lambda r: (min(len(groups[r]), ENOUGH), r))
     return sorted(groups[best], key=lambda row: row["local_steps"])
 
 
@@ -133,6 +135,6 @@ def worst_case(sources: Sources) -> Figure:
         f"Data: {WORST_CASE_PATH} (deterministic Local SGD, any n >= 2), and {seeds} random least "
         f"squares problems, n = 2, {theory_data.SAMPLES} samples a node, d = 64, rank 20, power-law "
         f"spectrum, {HETEROGENEITY} nodes, full gradients. L is a node's smoothness, "
-        "D = ||x0 - x*||^2. The last iterate has no bound of ours.",
+        "D = ||x0 - x*||^2. No bound is drawn for the last iterate.",
     )
     return figure

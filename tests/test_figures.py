@@ -285,7 +285,7 @@ def test_worst_case_lies_between_instance_and_bound_and_above_typical_problems(m
         assert (xy(line(ax, "typical"))[1] < exact).all()
         if i % 3 < 2:
             assert (exact <= xy(line(ax, "bound"))[1] + 1e-6).all()
-    # The last iterate has no bound of ours.
+    # The last iterate has no bound in the file.
     assert not any(d.get_label() == "bound" for d in [*axes[2].lines, *axes[5].lines])
 
 
