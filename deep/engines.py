@@ -25,6 +25,10 @@ ENGINES = ("auto", "simd", "loop", *STACKED)
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
 
 
+#: Numbers of a model that are averaged over the nodes at a time on the CPU.
+_PIECE = 1 << 16
+
+
 @dataclass(frozen=True)
 class RoundStatistics:
     """``consensus_distance``: (1/n) sum_i ||x_i - xbar||^2 at the end of a round, before averaging.
@@ -77,9 +81,12 @@ class Engine:
             total = self.models.sum(0)
         else:
             # One node after another: the sum's order never depends on threads or vector width.
+            # In pieces that stay in cache while the nodes go by.
             total = torch.zeros_like(self.mean)
-            for model in self.models:
-                total += model
+            for first in range(0, len(total), _PIECE):
+                piece = total[first : first + _PIECE]
+                for model in self.models:
+                    piece += model[first : first + _PIECE]
         self.communicator.sum_(total)
         average = total.div_(self.n_nodes)
         statistics = None

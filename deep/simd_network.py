@@ -320,9 +320,9 @@ def local_steps(
     """K steps of SGD from ``w`` [P], in place; ``batches`` int64 [K, B]; returns the mean loss."""
     n_steps, size = batches.shape
     loss = 0.0
+    grad[:] = 0.0
     for k in range(n_steps):
         chosen = batches[k]
-        grad[:] = 0.0
         for start in range(0, size, V):
             _gather(images, table, chosen, start, size, arena, ends)
             _forward(w, arena, blocks, taps, counts, ends)
@@ -330,6 +330,8 @@ def local_steps(
             _backward(w, grad, arena, blocks, taps, counts, ends)
         for j in range(w.shape[0]):
             w[j] -= step_size * grad[j]
+            # Cleared for the next step while it is in cache.
+            grad[j] = 0.0
     return loss / (n_steps * size)
 
 
