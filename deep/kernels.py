@@ -155,7 +155,7 @@ def _store_4(dst, d, d_px, first, second):
 
 
 @compiled
-def _wide_8x4(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch, d_px, keep):
+def _wide_8x4(src, s0, s_ch, s_px, packed, taps, n_in, dst, d0, d_ch, d_px, keep):
     """8 output channels x 4 pixels in 16 wide accumulators, the pixels of the source side by side."""
     z = wide_zeros_like(src)
     a0 = a1 = b0 = b1 = c0 = c1 = e0 = e1 = z
@@ -185,30 +185,30 @@ def _wide_8x4(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch
         d += d_ch
         i0 = load_pair(dst, d, d + d_px)
         i1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+    k = 0
     for j in range(n_in):
         s = s0 + j * s_ch
-        q = w0 + j * w_in
         for t in range(taps.shape[0]):
             p = s + taps[t, 0]
-            k = q + taps[t, 1]
             x0 = load_wide(src, p)
             x1 = load_wide(src, p + 2 * V)
-            y = broadcast_wide(w, k)
+            y = broadcast_wide(packed, k)
             a0, a1 = fma(y, x0, a0), fma(y, x1, a1)
-            y = broadcast_wide(w, k + w_out)
+            y = broadcast_wide(packed, k + 1)
             b0, b1 = fma(y, x0, b0), fma(y, x1, b1)
-            y = broadcast_wide(w, k + 2 * w_out)
+            y = broadcast_wide(packed, k + 2)
             c0, c1 = fma(y, x0, c0), fma(y, x1, c1)
-            y = broadcast_wide(w, k + 3 * w_out)
+            y = broadcast_wide(packed, k + 3)
             e0, e1 = fma(y, x0, e0), fma(y, x1, e1)
-            y = broadcast_wide(w, k + 4 * w_out)
+            y = broadcast_wide(packed, k + 4)
             f0, f1 = fma(y, x0, f0), fma(y, x1, f1)
-            y = broadcast_wide(w, k + 5 * w_out)
+            y = broadcast_wide(packed, k + 5)
             g0, g1 = fma(y, x0, g0), fma(y, x1, g1)
-            y = broadcast_wide(w, k + 6 * w_out)
+            y = broadcast_wide(packed, k + 6)
             h0, h1 = fma(y, x0, h0), fma(y, x1, h1)
-            y = broadcast_wide(w, k + 7 * w_out)
+            y = broadcast_wide(packed, k + 7)
             i0, i1 = fma(y, x0, i0), fma(y, x1, i1)
+            k += 8
     d = d0
     _store_4(dst, d, d_px, a0, a1)
     d += d_ch
@@ -228,7 +228,7 @@ def _wide_8x4(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch
 
 
 @compiled
-def _wide_8x4_strided(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, d0, d_ch, d_px, keep):
+def _wide_8x4_strided(src, s0, s_ch, s_px, packed, taps, n_in, dst, d0, d_ch, d_px, keep):
     """8 output channels x 4 pixels in 16 wide accumulators, any distance between pixels."""
     z = wide_zeros_like(src)
     a0 = a1 = b0 = b1 = c0 = c1 = e0 = e1 = z
@@ -258,30 +258,30 @@ def _wide_8x4_strided(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, 
         d += d_ch
         i0 = load_pair(dst, d, d + d_px)
         i1 = load_pair(dst, d + 2 * d_px, d + 3 * d_px)
+    k = 0
     for j in range(n_in):
         s = s0 + j * s_ch
-        q = w0 + j * w_in
         for t in range(taps.shape[0]):
             p = s + taps[t, 0]
-            k = q + taps[t, 1]
             x0 = load_pair(src, p, p + s_px)
             x1 = load_pair(src, p + 2 * s_px, p + 3 * s_px)
-            y = broadcast_wide(w, k)
+            y = broadcast_wide(packed, k)
             a0, a1 = fma(y, x0, a0), fma(y, x1, a1)
-            y = broadcast_wide(w, k + w_out)
+            y = broadcast_wide(packed, k + 1)
             b0, b1 = fma(y, x0, b0), fma(y, x1, b1)
-            y = broadcast_wide(w, k + 2 * w_out)
+            y = broadcast_wide(packed, k + 2)
             c0, c1 = fma(y, x0, c0), fma(y, x1, c1)
-            y = broadcast_wide(w, k + 3 * w_out)
+            y = broadcast_wide(packed, k + 3)
             e0, e1 = fma(y, x0, e0), fma(y, x1, e1)
-            y = broadcast_wide(w, k + 4 * w_out)
+            y = broadcast_wide(packed, k + 4)
             f0, f1 = fma(y, x0, f0), fma(y, x1, f1)
-            y = broadcast_wide(w, k + 5 * w_out)
+            y = broadcast_wide(packed, k + 5)
             g0, g1 = fma(y, x0, g0), fma(y, x1, g1)
-            y = broadcast_wide(w, k + 6 * w_out)
+            y = broadcast_wide(packed, k + 6)
             h0, h1 = fma(y, x0, h0), fma(y, x1, h1)
-            y = broadcast_wide(w, k + 7 * w_out)
+            y = broadcast_wide(packed, k + 7)
             i0, i1 = fma(y, x0, i0), fma(y, x1, i1)
+            k += 8
     d = d0
     _store_4(dst, d, d_px, a0, a1)
     d += d_ch
@@ -301,29 +301,47 @@ def _wide_8x4_strided(src, s0, s_ch, s_px, w, w0, w_out, w_in, taps, n_in, dst, 
 
 
 @compiled
+def _pack(w, w0, w_out, w_in, taps, n_in, packed):
+    """Weights of 8 output channels in the order in which wide tiles read them, [n_in, taps, 8]."""
+    k = 0
+    for j in range(n_in):
+        for t in range(taps.shape[0]):
+            q = w0 + j * w_in + taps[t, 1]
+            for c in range(8):
+                packed[k + c] = w[q + c * w_out]
+            k += 8
+
+
+@compiled
 def conv(
     src, s0, s_ch, s_row, s_px, w, w0, w_out, w_in, taps, n_in, n_out, rows, cols,
     dst, d0, d_ch, d_row, d_px, keep,
 ):
     """dst[o, y, x] (+)= sum over i and taps (a, b) of w[o, i, b] src[i, y, x, a].
 
-    ``keep`` adds to what ``dst`` holds. Loops: rows, output channels, pixels while the weights
-    are small, else output channels first, so that large weights are read once.
+    ``keep`` adds to what ``dst`` holds. Wide tiles take the output channels eight by eight, from
+    packed weights. What is left loops over rows, output channels, pixels while the weights are
+    small, else over output channels first, so that large weights are read once.
     """
     step = 1 if n_in * n_out * taps.shape[0] <= SMALL_LAYER else rows
     wide_out = n_out - n_out % 8 if wide_fits(src) and cols % 4 == 0 else 0
-    for first in range(0, rows, step):
+    if wide_out:
+        packed = np.empty(8 * n_in * taps.shape[0], w.dtype)
         for o in range(0, wide_out, 8):
-            for y in range(first, first + step):
+            _pack(w, w0 + o * w_out, w_out, w_in, taps, n_in, packed)
+            for y in range(rows):
                 for x in range(0, cols, 4):
                     s = s0 + y * s_row + x * s_px
                     d = d0 + o * d_ch + y * d_row + x * d_px
                     if s_px == V:
-                        _wide_8x4(src, s, s_ch, s_px, w, w0 + o * w_out, w_out, w_in, taps, n_in,
+                        _wide_8x4(src, s, s_ch, s_px, packed, taps, n_in,
                                   dst, d, d_ch, d_px, keep)
                     else:
-                        _wide_8x4_strided(src, s, s_ch, s_px, w, w0 + o * w_out, w_out, w_in,
-                                          taps, n_in, dst, d, d_ch, d_px, keep)
+                        _wide_8x4_strided(src, s, s_ch, s_px, packed, taps, n_in,
+                                          dst, d, d_ch, d_px, keep)
+    if wide_out == n_out:
+        return
+    for first in range(0, rows, step):
         for o in range(wide_out, n_out - n_out % 4, 4):
             for y in range(first, first + step):
                 x = 0
