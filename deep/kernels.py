@@ -13,6 +13,9 @@ taps and strides, so one register-tiled loop serves them all.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 from numba import njit
 
@@ -42,7 +45,23 @@ from deep.simd import (
 )
 
 V = LANES
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+#: Hash of all compiled code: a function holds its callees' machine code, but Numba's cache knows
+#: only the file that the function itself is in.
+_SOURCES = hashlib.sha256(b"".join(
+    (Path(__file__).parent / name).read_bytes()
+    for name in ("simd.py", "kernels.py", "simd_network.py")
+)).hexdigest()
+
+
+def compiled(function):
+    """Compile for this processor, cached until any file of compiled code changes."""
+    dispatcher = njit(nogil=True, cache=True, error_model="numpy")(function)
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = _SOURCES
+    return dispatcher
+
+
 #: Pixels of an output-gradient block kept in the first-level cache by `conv_weight_gradient`.
 BLOCK_PIXELS = 128
 #: Below this many weights a layer's weights stay in cache while its rows go by.
