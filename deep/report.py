@@ -93,7 +93,7 @@ def fit_curve(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def git_commit() -> str:
     """Commit of the checkout this package lies in, or "unknown".
 
-    "+changes" follows when the code of deep/ or benchmarks/ is not what was committed.
+    "+changes" follows when the code of deep/ or its benchmarks is not what was committed.
     """
     top = Path(__file__).resolve().parent.parent
 
@@ -105,7 +105,7 @@ def git_commit() -> str:
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--", "deep/*.py", "benchmarks/*.py")
+        changed = git("status", "--porcelain", "--", "deep/*.py", "benchmarks/deep_*.py")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return head + ("+changes" if changed else "")
