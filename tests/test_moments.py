@@ -106,3 +106,17 @@ def test_moments_refuse_a_loss_that_is_not_quadratic() -> None:
         exact_moments(realizable_logistic(), step_size=1.0)
     with pytest.raises(ValueError, match="rounds is 0"):
         exact_moments(tiny_problem(), step_size=1.0, rounds=0)
+
+
+def test_rounding_never_stops_the_contraction() -> None:
+    # By T4 every round of 20 steps contracts by (1 - eta mu)^20; an antisymmetric part in E zz', which
+    # only rounding can make, would not contract, and so would show within a few hundred steps.
+    problem = least_squares(n_nodes=2, samples_per_node=40, dimension=64, rank=4)
+    rate = (1 - problem.local_growth / problem.smoothness) ** 20
+    moments = exact_moments(
+        problem, step_size=1 / problem.smoothness, local_steps=20, rounds=40,
+        record=np.arange(0, 801, 20),
+    )  # fmt: skip
+    distance = moments.history["distance"]
+    assert distance[-1] < 1e-90
+    assert (distance[1:] <= rate * distance[:-1]).all()

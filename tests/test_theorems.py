@@ -30,6 +30,8 @@ from theory.orders import (
     communication,
     fit_slope,
     instance_slopes,
+    power_law_order,
+    power_law_problem,
     simulate_instance,
     typical_communication,
 )
@@ -223,6 +225,25 @@ def test_bounds_fall_with_t(t: int, local_steps: int) -> None:
 def test_the_families_decay_as_one_over_their_index() -> None:
     for fit in instance_slopes(largest=3000, points=5):
         assert fit.verdict == HOLDS and abs(fit.slope + 1) < 0.05
+
+
+def test_a_power_law_with_equal_nodes_decays_as_one_over_t() -> None:
+    fit = power_law_order(100, 2.0)
+    assert fit.verdict == HOLDS and abs(fit.slope + 1) < 0.05
+    # The regime ends where the smallest curvature is felt: later times fall faster.
+    problem = power_law_problem(10, 2.0)
+    run = run_local_sgd(problem, step_size=1.0, rounds=2000, gradient="full", record=[1000, 2000])
+    early, late = run.history["global_loss"][0, 0, -2:]
+    assert late / early < 0.1
+
+
+def test_seeds_are_added_until_the_interval_decides() -> None:
+    # Four seeds leave the interval of T1 astride its bound here; sixteen and more do not.
+    problem = realizable_logistic(n_nodes=2, dimension=64, rank=4)
+    few = verify(T1, problem, local_steps=3, rounds=10, seeds=4)
+    told = verify(T1, problem, local_steps=3, rounds=10, seeds=[0, 1, 2, 3])
+    assert few.verdict == HOLDS and few.how != "mean of 4 seeds"
+    assert told.how == "mean of 4 seeds" and told.verdict == FAILED and told.low < told.bound
 
 
 def test_local_steps_save_nothing_on_i1_and_everything_with_equal_nodes() -> None:

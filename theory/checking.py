@@ -24,6 +24,8 @@ ROUNDING = 1e-9
 DISTANCE_RESOLUTION = 1e-12
 # Exact values below this have lost digits to underflow.
 UNDERFLOW = 1e-300
+# An interval that straddles the bound decides nothing: seeds are multiplied by MORE, up to MOST in all.
+MORE, MOST = 4, 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Check:
         measured, low, high: the left-hand side and its 95% interval (equal when exact).
         how: "exact", or "mean of N seeds".
         bound: the right-hand side.
-        ratio: bound / measured.
+        ratio: bound / measured; NaN where both have lost their digits to underflow.
         best, last: for a metric that is an average of values at synchronisation, the best and the
             last of these values; NaN otherwise.
         verdict: HOLDS (the whole interval is at most the bound), FAILED, or NOT APPLICABLE.
@@ -79,7 +81,8 @@ def verify(
         theorem, problem: what to check, on what.
         step_size: eta; the theorem's own admissible step if not given.
         local_steps, rounds, batch_size, gradient: as in :func:`theory.local_sgd.run_local_sgd`.
-        seeds: sample paths for the mean; not used where the expectation is exact (least squares).
+        seeds: sample paths for the mean; not used where the expectation is exact (least squares). A
+            count is multiplied by 4, up to 64 times itself, while the interval straddles the bound.
         engine: as in ``run_local_sgd``, or "exact" to insist on exact expectations.
         violation: a hypothesis to break on purpose; the theorem is then judged as if it held.
 
@@ -122,21 +125,24 @@ def verify_all(
             checks[theorem.name] = _not_applicable(theorem, problem, setting, why)
     for eta, group in runs.items():
         averages = sorted({_average(t) for t, _ in group} & set(AVERAGES))
-        result = _measure(
-            problem,
-            eta,
-            local_steps,
-            rounds,
-            seeds,
-            batch_size,
-            gradient,
-            engine,
-            averages,
-            violation,
-        )
-        for theorem, setting in group:
-            checks[theorem.name] = _judge(theorem, problem, setting, result, violation)
+        undecided, count = group, seeds
+        while undecided:
+            result = _measure(
+                problem, eta, local_steps, rounds, count, batch_size, gradient, engine, averages,
+                violation,
+            )  # fmt: skip
+            for theorem, setting in undecided:
+                checks[theorem.name] = _judge(theorem, problem, setting, result, violation)
+            if not isinstance(count, int) or not isinstance(seeds, int) or count >= MOST * seeds:
+                break
+            count *= MORE
+            undecided = [(t, s) for t, s in undecided if _straddles(checks[t.name])]
     return [checks[theorem.name] for theorem in theorems]
+
+
+def _straddles(check: Check) -> bool:
+    # A diverged run, measured as infinite, is decided.
+    return check.verdict == FAILED and check.low <= check.bound and math.isfinite(check.measured)
 
 
 def _average(theorem: Theorem) -> str:
@@ -208,8 +214,14 @@ def _judge(
     return Check(
         theorem.name, problem.name, problem.heterogeneity, problem.n_nodes, setting.local_steps,
         setting.rounds, setting.step_size, measured, low, high, how, bound,
-        bound / measured if measured > 0 else math.inf, best, last, HOLDS if holds else FAILED,
+        _ratio(bound, measured), best, last, HOLDS if holds else FAILED,
     )  # fmt: skip
+
+
+def _ratio(bound: float, measured: float) -> float:
+    if max(bound, measured) < UNDERFLOW:
+        return math.nan
+    return bound / measured if measured > 0 else math.inf
 
 
 def measured_value(

@@ -7,6 +7,8 @@ theorems, grids or seeds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +40,17 @@ class Plan:
     node_steps: NDArray[np.int64]
     averaging: bool
     track: NDArray[np.bool_]
+
+
+@contextmanager
+def _threads(tasks: int) -> Iterator[None]:
+    """No more threads than tasks: waking one for nothing costs more than a short advance."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(max(1, min(tasks, before)))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 class Engine(Protocol):
@@ -149,7 +162,8 @@ class NumbaEngine(NumpyEngine):
         if len(plan.step_sizes) < numba.get_num_threads() and not plan.track.any():
             kernels.advance_nodes(*data, *when)
         else:
-            kernels.advance_models(*data, *when, plan.track, self.sums, self.best)
+            with _threads(len(plan.step_sizes)):
+                kernels.advance_models(*data, *when, plan.track, self.sums, self.best)
 
 
 class MarginEngine:
@@ -174,12 +188,13 @@ class MarginEngine:
     def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
         """See :class:`Engine`."""
         p, plan = self.problem, self.plan
-        kernels.advance_margins(
-            self.gram, p.targets, p.offsets, p.loss.code, plan.step_sizes,
-            self.base, self.margins, self.delta, self.alpha,
-            indices, first, steps, plan.local_steps, plan.node_steps, plan.averaging,
-            plan.track, self.sums, self.best,
-        )  # fmt: skip
+        with _threads(len(plan.step_sizes)):
+            kernels.advance_margins(
+                self.gram, p.targets, p.offsets, p.loss.code, plan.step_sizes,
+                self.base, self.margins, self.delta, self.alpha,
+                indices, first, steps, plan.local_steps, plan.node_steps, plan.averaging,
+                plan.track, self.sums, self.best,
+            )  # fmt: skip
 
     def mean_models(self) -> Array:
         """See :class:`Engine`."""

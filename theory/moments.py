@@ -136,7 +136,9 @@ class _Chain:
             spread = np.einsum("imr,imr->im", self.rows @ m, self.rows)
             weighted = self.rows * spread[:, :, None]
             quadratic += np.swapaxes(weighted, 1, 2) @ self.rows / (self.sizes * self.batch)
-        self.own = m - eta * (drift + np.swapaxes(drift, 1, 2)) + eta**2 * quadratic
+        moved = m - eta * (drift + np.swapaxes(drift, 1, 2)) + eta**2 * quadratic
+        # A step would not contract an antisymmetric part, so rounding must not build one up.
+        self.own = 0.5 * (moved + np.swapaxes(moved, 1, 2))
         self.powers = self.transition @ self.powers
 
     def mean_moment(self) -> Array:

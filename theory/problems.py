@@ -224,6 +224,12 @@ class MarginProblem:
         )
 
     @cached_property
+    def global_smoothness(self) -> float:
+        """L of f itself, at most ``smoothness``: for methods that take its full gradient."""
+        largest = float(np.linalg.eigvalsh(self.hessians.mean(axis=0))[-1]) if self.rank else 0.0
+        return self.loss.curvature * largest
+
+    @cached_property
     def curvature_floor(self) -> Array | None:
         """Least second derivative of each sample's loss where the iterates can be, (N,).
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from theory.baselines import BaselineRow
 from theory.checking import FAILED, HOLDS, NOT_APPLICABLE, Check
 from theory.orders import Communication, SlopeFit
 from theory.sweep import Tightness
+from theory.theorems import THEOREMS
 
 COLOURS = {HOLDS: "green", FAILED: "bold red", NOT_APPLICABLE: "dim", "observed": "cyan"}
 
@@ -122,4 +124,49 @@ def communication_table(rows: Sequence[Communication]) -> Table:
         )  # fmt: skip
         bound = [f"{math.ceil(b):,}" for b in r.bound]
         table.add_row("", "", f"{r.theorem} needs", *bound, "", "", end_section=True)
+    return table
+
+
+def baseline_table(rows: Sequence[BaselineRow]) -> Table:
+    """Local SGD beside its convex baselines."""
+    title = "Baselines: exact E f(xbar) at the end, least squares with a power-law spectrum, best step"
+    table = Table(title=title, title_justify="left")
+    for name in ("method", "shares with Local SGD"):
+        table.add_column(name, no_wrap=True)
+    for name in ("batch", "rounds", "gradients a node", *rows[0].loss):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rows:
+        method = f"{r.method}, K = {r.local_steps}" if r.local_steps > 1 else r.method
+        table.add_row(
+            method, "-" if r.budget == "reference" else r.budget.removeprefix("equal "),
+            "all" if r.batch_size is None else str(r.batch_size), f"{r.communications:,}",
+            f"{r.gradients:,.0f}", *(number(value) for value in r.loss.values()),
+        )  # fmt: skip
+    return table
+
+
+def summary_table(
+    checks: Sequence[Check], tight: Sequence[Tightness], families: Sequence[Communication]
+) -> Table:
+    """One line a theorem: how often it held, how loose it was, and what K does to the rounds."""
+    table = Table(title="In short", title_justify="left")
+    table.add_column("theorem", no_wrap=True)
+    table.add_column("says", no_wrap=True)
+    for name in ("holds", "failed", "least bound/ measured", "median bound/ measured", "on its instance"):
+        table.add_column(name, justify="right")
+    table.add_column("rounds to eps: slope in K")
+    for theorem in THEOREMS:
+        mine = [c for c in checks if c.theorem == theorem.name and c.verdict != NOT_APPLICABLE]
+        if not mine:
+            continue
+        ratios = sorted(c.ratio for c in mine if not math.isnan(c.ratio)) or [math.nan]
+        instances = [t for t in tight if t.theorem == theorem.name]
+        # The interesting instance is the last one: I0 is tight by a single step.
+        ratio = f"{instances[-1].ratio:.4g} ({instances[-1].instance})" if instances else "-"
+        slopes = [f"{f.fit.slope:.2f}" for f in families if f.theorem == theorem.name]
+        table.add_row(
+            theorem.name, theorem.title, str(sum(c.verdict == HOLDS for c in mine)),
+            str(sum(c.verdict == FAILED for c in mine)), number(ratios[0]),
+            number(ratios[len(ratios) // 2]), ratio, ", ".join(slopes) or "-",
+        )  # fmt: skip
     return table

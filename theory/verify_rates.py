@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from theory import cli, tables
+from theory.baselines import BaselineRow, baseline_rows
 from theory.checking import FAILED, HOLDS, NOT_APPLICABLE, Check
 from theory.engines import ENGINES
 from theory.generators import HETEROGENEITIES
@@ -26,6 +27,7 @@ from theory.orders import (
     SlopeFit,
     communication,
     instance_slopes,
+    power_law_order,
     power_law_slope,
     typical_communication,
 )
@@ -46,6 +48,7 @@ class Verification:
     tightness: list[Tightness] = field(default_factory=list)
     slopes: list[SlopeFit] = field(default_factory=list)
     communication: list[Communication] = field(default_factory=list)
+    baselines: list[BaselineRow] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -75,10 +78,13 @@ def verify_everything(
     largest = 2_000 if quick else 10_000
     found.tightness = tightness_table(rounds=largest)
     found.slopes = instance_slopes(largest, points=7 if quick else 13)
+    found.slopes.append(power_law_order(100, 2.0))
     found.communication = communication(rounds=200 if quick else 1000)
     if not quick:
+        found.slopes.append(power_law_order(60, 3.0))
         found.slopes += [power_law_slope(decay) for decay in (0.5, 1.0, 2.0)]
         found.communication += [typical_communication(level) for level in LEVELS]
+        found.baselines = baseline_rows(LEVELS)
     return found
 
 
@@ -92,6 +98,7 @@ def _as_json(found: Verification) -> dict[str, Any]:
         "tightness": [asdict(t) for t in found.tightness],
         "slopes": [{**asdict(s), "verdict": s.verdict} for s in found.slopes],
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found.communication],
+        "baselines": [asdict(b) for b in found.baselines],
     }
 
 
@@ -111,11 +118,15 @@ def _print(console: Console, found: Verification, seconds: float) -> None:
         console.print(tables.tightness_table(found.tightness))
         console.print(tables.slope_table(found.slopes))
         console.print(tables.communication_table(found.communication))
-    by_theorem = Counter(c.theorem for c in found.checks if c.verdict == HOLDS)
-    holds = ", ".join(f"{name} {count}" for name, count in sorted(by_theorem.items()))
+    if found.baselines:
+        console.print(tables.baseline_table(found.baselines))
+    console.print(tables.summary_table(found.checks, found.tightness, found.communication))
+    verdicts = Counter(c.verdict for c in found.checks)
     style = "bold red" if found.failed else "bold green"
     console.print(
-        f"HOLDS: {holds or 'none'}.  FAILED: {found.failed}.  {seconds:.0f} s.", style=style
+        f"{verdicts[HOLDS]} checks hold, {verdicts[NOT_APPLICABLE]} do not apply, "
+        f"{found.failed} FAILED (instances, orders and communication included), in {seconds:.0f} s.",
+        style=style,
     )
 
 
@@ -182,10 +193,7 @@ def main(
         raise ValueError(f"engine is {engine!r}, allowed: auto, exact, {', '.join(ENGINES)}")
     if workers == 0 or workers < -1:
         raise ValueError(f"workers is {workers}, allowed: at least 1, or -1 for all cores")
-    console = Console()
-    if not console.is_terminal:
-        # A pipe or log has no width of its own; wide enough for every column unwrapped.
-        console = Console(width=140)
+    console = cli.console()
     began = time.perf_counter()
     with Progress(
         TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
