@@ -16,12 +16,13 @@ from rich.markup import escape
 from figures import rendering
 from figures.catalogue import FIGURES, find
 from figures.record import update_record
-from figures.report import write_report
+from figures.report import GALLERY, write_gallery, write_report
 from figures.sources import ROOT
 from theory import cli
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-REPORT, RECORD = "report", "record"
+PAGE, RECORD, PICTURES = "report", "record", "gallery"
+SPECIAL = (PAGE, RECORD, PICTURES)
 
 
 @app.command()
@@ -29,7 +30,7 @@ def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help=f"Figures, {REPORT!r} or {RECORD!r}; all figures and the report if none."
+            help=f"Figures, or {', '.join(SPECIAL)}; all figures and the report if none."
         ),
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Name the figures and stop.")] = False,
@@ -41,7 +42,7 @@ def main(
     """Make figures from the results as PDF and PNG, each with a JSON that names its data.
 
     "report" writes one self-contained page with all figures and tables, and makes the figures for it;
-    "record" writes the tables of paper_repro.md from the result files.
+    "record" writes the tables of paper_repro.md from the result files; "gallery" the README's pictures.
     """
     console = Console(highlight=False, soft_wrap=True)
     if list_names:
@@ -50,12 +51,13 @@ def main(
             console.print(f"{entry.name:{width}}  {escape(entry.title)}", highlight=False)
         return 0
     chosen = list(names or [])
-    wants_report = not chosen or REPORT in chosen
-    wants_record = RECORD in chosen
-    named = [name for name in chosen if name not in (REPORT, RECORD)]
+    wants_report = not chosen or PAGE in chosen
+    named = [name for name in chosen if name not in SPECIAL]
     entries = find(named) if named or not chosen else []
     if wants_report:
         entries = list(FIGURES)
+    elif PICTURES in chosen:
+        entries = find([*named, *GALLERY])
     folder = out or rendering.OUT
     # Small-scale figures never replace the real ones.
     folder = folder / "quick" if quick else folder
@@ -76,7 +78,11 @@ def main(
         page = ROOT / "figures" / "report.html" if out is None and not quick else None
         path = write_report(page or folder / "report.html", outcomes)
         console.print(escape(str(_short(path))))
-    if wants_record:
+    if PICTURES in chosen:
+        kept = ROOT / "figures" if out is None and not quick else folder
+        for picture in write_gallery(kept / "gallery", outcomes):
+            console.print(escape(str(_short(picture))))
+    if RECORD in chosen:
         absent = update_record(ROOT / "paper_repro.md")
         for message in absent:
             console.print(escape(f"missing: {message}"))

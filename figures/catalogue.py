@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from figures import bounds, deep_curves, orders, worst_cases
+from figures import baselines, bounds, deep_curves, orders, worst_cases
 from figures.sources import Sources
 
 
@@ -112,6 +112,14 @@ FIGURES: tuple[Entry, ...] = (
         "Average losses after a fixed number of rounds against the step size, and the bounds with "
         "their factor min(1, 2 - eta L). Beyond 2/L (shaded) the theorems are silent.",
         orders.step_size,
+    ),
+    Entry(
+        "baselines",
+        "Local SGD beside mini-batch SGD and centralised GD",
+        "Exact expected loss against communications (left) and against sample gradients a node (right), "
+        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. Local "
+        "SGD is to be compared with the method that shares its budget on that axis.",
+        baselines.baselines,
     ),
     Entry(
         "worst-case",

@@ -61,6 +61,8 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
     ("Where the numbers come from", "", (), ("files",)),
 )
+#: The figures kept in the repository for the README.
+GALLERY = ("loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -167,6 +169,18 @@ def small_png(path: Path) -> tuple[bytes, tuple[int, int]]:
         buffer = io.BytesIO()
         reduced.save(buffer, "png", optimize=True)
         return buffer.getvalue(), image.size
+
+
+def write_gallery(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
+    """The pictures that the README shows, small, from the figures just made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for outcome in outcomes:
+        if outcome.png is not None and outcome.entry.name in GALLERY:
+            path = folder / outcome.png.name
+            path.write_bytes(small_png(outcome.png)[0])
+            written.append(path)
+    return written
 
 
 def _table(table: Table | str) -> str:

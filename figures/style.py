@@ -119,6 +119,8 @@ def decimal_axis(axes: Axes) -> None:
     As 0.02 or 5,000. Powers of ten alone would leave it with one label or none. To be called last.
     """
     low, high = axes.get_ylim()
+    if high > 1000 * low:
+        return  # enough powers of ten
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     ticks: list[float] = []
     for multiples in ((1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):

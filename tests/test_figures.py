@@ -275,6 +275,18 @@ def test_step_size_bounds_stop_at_two_over_l(made: Made) -> None:
         assert np.isfinite(measured).all() and factors.max() > 2
 
 
+def test_baselines_end_at_their_budgets(made: Made) -> None:
+    communications, gradients = made.axes("baselines")[:2]
+    ends = {d.get_label(): xy(d)[0][-1] for d in communications.lines if d.get_label()[0] != "_"}
+    # K = 5 and R = 8 at small scale.
+    assert ends["Local SGD"] == ends["mini-batch SGD, equal both"] == 8
+    assert ends["GD, equal communication"] == 8
+    assert ends["mini-batch SGD, equal computation"] == 40
+    spent = {d.get_label(): xy(d)[0][-1] for d in gradients.lines if d.get_label()[0] != "_"}
+    assert spent["Local SGD"] == spent["mini-batch SGD, equal computation"] == 40
+    assert spent["GD, equal communication"] == 8 * 40
+
+
 def test_worst_case_lies_between_instance_and_bound_and_above_typical_problems(made: Made) -> None:
     axes = made.axes("worst-case")
     assert len(axes) == 6
@@ -381,6 +393,13 @@ def test_the_command_makes_what_it_is_asked_for(
     assert "unchanged" in capsys.readouterr().out
 
 
+def test_the_gallery_has_the_readme_pictures_and_only_those(made: Made, tmp_path: Path) -> None:
+    written = report.write_gallery(tmp_path / "gallery", made.outcomes)
+    assert sorted(p.stem for p in written) == sorted(report.GALLERY)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert sum(path.stat().st_size for path in written) < 600_000
+
+
 def test_unchanged_means_data_code_and_scale(made: Made, tmp_path: Path) -> None:
     write_deep(tmp_path)
     entry = find(["rounds-to-loss"])[0]
@@ -474,6 +493,13 @@ def test_decimal_axis_has_enough_labels_in_range(axes: Axes, low: float, high: f
     assert len(ticks) >= 3 and low <= min(ticks) and max(ticks) <= high
     shown = [float(text.get_text().replace(",", "")) for text in axes.get_yticklabels()]
     assert shown == pytest.approx(ticks)
+
+
+def test_decimal_axis_leaves_many_decades_alone(axes: Axes) -> None:
+    axes.set(yscale="log", ylim=(1e-5, 1))
+    before = axes.get_yticks().tolist()
+    style.decimal_axis(axes)
+    assert axes.get_yticks().tolist() == before
 
 
 def test_k_axis_drops_ticks_that_have_no_room(axes: Axes) -> None:
