@@ -226,6 +226,8 @@ def reproduce(
         display = _Display(quiet or communicator.rank != 0)
         with display.progress:
             images = _load(data, data_name, download, chosen_subset, seed, display, communicator)
+            # Once: the commit of the code that was loaded, whatever is committed meanwhile.
+            head = report.provenance(report.command_line(), images.name)
             for config in configs:
                 label = f"{preset}_{experiment}_{regime}_K{config.local_steps:02d}"
                 _run_one(
@@ -234,7 +236,7 @@ def reproduce(
                     device=device, threads=threads, compile_model=compile_model,
                     cuda_graphs=cuda_graphs, checkpoint_minutes=checkpoint_minutes,
                     tensorboard=tensorboard,
-                    result=results / f"{label}.json" if results else None,
+                    result=results / f"{label}.json" if results else None, head=head,
                 )
     finally:
         communicator.close()
@@ -243,7 +245,7 @@ def reproduce(
 def _run_one(
     config: Config, images: Images, folder: Path, communicator: Communicator, display: _Display,
     label: str, *, device: str, threads: int | None, compile_model: bool, cuda_graphs: bool,
-    checkpoint_minutes: float, tensorboard: bool, result: Path | None,
+    checkpoint_minutes: float, tensorboard: bool, result: Path | None, head: dict[str, Any],
 ) -> None:
     """One run of the sweep: engine, round loop, result file."""
     shards = partition(images.labels, config.n_nodes, config.regime, config.similarity, config.seed)
@@ -255,8 +257,11 @@ def _run_one(
         precision=config.precision, threads=threads, communicator=communicator,
         compile_model=compile_model, cuda_graphs=cuda_graphs,
     )
+    if engine.name == "simd":
+        # It has threads of its own. PyTorch only adds up models here, and on a busy machine the
+        # barrier of a second thread costs ten times the sum.
+        torch.set_num_threads(1)
     config = replace(config, engine=engine.name)
-    head = report.provenance(report.command_line(), config.data_name)
     log = open_log(folder, config.local_steps) if tensorboard and communicator.rank == 0 else None
     try:
         summary = run(
