@@ -150,7 +150,7 @@ class RoundsOrder:
     def reading(self) -> str:
         """What the interval says of 1/K and of no gain at all."""
         if self.fit is None:
-            return "too few runs reached the target"
+            return "too few runs there for a fit"
         low, high = self.fit["interval"]
         if high - low > 0.5:
             return "the interval is too wide to tell"
