@@ -25,13 +25,13 @@ TITLES = {
 COLOURS = {HOLDS: "green", FAILED: "bold red"}
 
 
-def all_tables(rows: Sequence[Row]) -> list[Table]:
-    """One table a theorem and metric, then the seconds against K and R."""
+def all_tables(rows: Sequence[Row], cells: bool = True) -> list[Table]:
+    """One table a theorem and metric (if ``cells``), then the seconds against K and R."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         name = f"C1 {row.metric}" if row.theorem == "C1" else row.theorem
         groups.setdefault(name, []).append(row)
-    tables = [_values(TITLES[name], groups[name]) for name in TITLES if name in groups]
+    tables = [_values(TITLES[name], groups[name]) for name in TITLES if cells and name in groups]
     solved = [row for row in rows if row.worst_case is not None and row.theorem != "T3"]
     return [*tables, _seconds(solved)] if solved else tables
 

@@ -125,6 +125,11 @@ def main(
     ] = Path("runs/worst_case"),
     no_cache: Annotated[bool, typer.Option("--no-cache", help="solve everything again")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write all numbers here")] = None,
+    every_cell: Annotated[
+        bool | None,
+        typer.Option("--cells/--no-cells", help="print a line a cell; the standard grid, with its "
+                     "thousand, does so only when asked"),
+    ] = None,
 ) -> int:
     """Exact worst cases of deterministic Local SGD over all smooth convex problems with a common
     minimiser, beside the bounds of T1-T4 and the known tight instances.
@@ -158,7 +163,8 @@ def main(
 
     tuned = tuned_steps(rows, solve) if standard and "last" in metrics else []
     found = findings(rows, routes, limits, spirals, tuned)
-    tables = pep_tables.all_tables(rows)
+    shown = not standard if every_cell is None else every_cell
+    tables = pep_tables.all_tables(rows, cells=shown)
     tables += [pep_tables.route_table(routes)] if routes else []
     tables += [pep_tables.limit_table(limits)] if limits else []
     tables += [pep_tables.step_table(tuned)] if tuned else []
