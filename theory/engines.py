@@ -202,7 +202,7 @@ class MarginEngine:
         return self.problem.start + coefficients @ self.problem.features
 
     def _square(self, coefficients: Array) -> Array:
-        return np.maximum(np.einsum("pj,pj->p", coefficients @ self.gram, coefficients), 0.0)
+        return np.maximum(((coefficients @ self.gram) * coefficients).sum(axis=1), 0.0)
 
     def snapshot(self) -> dict[str, Array]:
         """See :class:`Engine`."""
@@ -215,9 +215,7 @@ class MarginEngine:
         own = np.zeros(len(self.delta))
         for i in range(n):
             s = p.node_slice(i)
-            own += np.einsum(
-                "pj,jk,pk->p", self.delta[:, s], self.gram[s, s], self.delta[:, s], optimize=True
-            )
+            own += ((self.delta[:, s] @ self.gram[s, s]) * self.delta[:, s]).sum(axis=1)
         return {
             "global_loss": p.loss_of_margins(margins),
             "local_loss": p.loss_of_margins(self.margins),

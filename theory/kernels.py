@@ -3,6 +3,9 @@
 Both advance every run by a number of iterations and keep exact running sums. ``fastmath`` only lets
 sums be reordered, so engines agree to rounding.
 
+Hot loops index whole arrays and take no slices of them: a slice of an array that threads share updates
+one reference count from all of them, which costs more than a step in a hundred dimensions.
+
 Columns of ``sums``: 0 sum over t of (1/n) sum_i f_i(x_i^t); 1 sum over rounds of f(xbar_r);
 2 sum over t of f(xbar^t); 3 sum over rounds of ||grad f(xbar_r)||^2. ``track`` says which are wanted.
 """
@@ -64,34 +67,24 @@ def _dot(a, b):
 
 
 @njit(cache=True, fastmath=FAST)
-def _add(out, scale, row):
-    for k in range(out.size):
-        out[k] += scale * row[k]
-
-
-@njit(cache=True, fastmath=FAST)
-def _add_then_dot(out, base, scale, row, following):
-    """out = base + scale * row, and its product with the next sample: one pass, not two."""
+def _row_dot(rows, j, x):
     total = 0.0
-    for k in range(out.size):
-        value = base[k] + scale * row[k]
-        out[k] = value
-        total += value * following[k]
+    for k in range(x.size):
+        total += rows[j, k] * x[k]
     return total
 
 
 @njit(cache=True, fastmath=FAST)
-def _accumulate(total, x, scale, row):
-    """total += x + scale * row: the last local step goes straight into the average."""
-    for k in range(total.size):
-        total[k] += x[k] + scale * row[k]
+def _add_row(out, scale, rows, j):
+    for k in range(out.size):
+        out[k] += scale * rows[j, k]
 
 
 @njit(cache=True, fastmath=FAST)
 def _mean_loss(features, targets, first, last, code, x):
     total = 0.0
     for j in range(first, last):
-        total += loss_value(code, _dot(features[j], x), targets[j])
+        total += loss_value(code, _row_dot(features, j, x), targets[j])
     return total / (last - first)
 
 
@@ -104,49 +97,68 @@ def _objective(features, targets, offsets, code, x):
 
 
 @njit(cache=True, fastmath=FAST)
-def _step(features, targets, first, last, code, eta, rows, x, work):
-    """One local step in place: on the sampled rows, or on all of the node's where rows is empty."""
-    count = rows.size if rows.size > 0 else last - first
+def _step(features, targets, first, last, code, eta, idx, q, i, done, x, work):
+    """One local step in place: on the sampled rows, or on all of the node's where none are drawn."""
+    drawn = idx.shape[3]
+    count = drawn if drawn > 0 else last - first
     for b in range(count):
-        j = first + (rows[b] if rows.size > 0 else b)
-        work[b] = -eta / count * loss_derivative(code, _dot(features[j], x), targets[j])
+        j = first + (idx[q, i, done, b] if drawn > 0 else b)
+        work[b] = -eta / count * loss_derivative(code, _row_dot(features, j, x), targets[j])
     for b in range(count):
-        _add(x, work[b], features[first + (rows[b] if rows.size > 0 else b)])
+        _add_row(x, work[b], features, first + (idx[q, i, done, b] if drawn > 0 else b))
 
 
 @njit(cache=True, fastmath=FAST)
-def _plain_round(features, targets, first, code, eta, rows, base, x, total):
-    """A node's whole round with one sample a step, from ``base``, added to ``total``.
+def _plain_round(
+    features, targets, offsets, code, eta, idx, q, done, node_steps, mean, x, total
+):
+    """A whole round with one sample a step, from ``mean`` and into it, by way of ``x`` and ``total``.
 
-    Each pass over x applies one step and takes the product with the next sample.
+    Each pass over x applies one step and takes the product with the next sample; the last step goes
+    straight into the average.
     """
-    steps = rows.shape[0]
-    j = first + rows[0, 0]
-    margin = _dot(features[j], base)
-    for k in range(steps):
-        scale = -eta * loss_derivative(code, margin, targets[j])
-        source = base if k == 0 else x
-        if k == steps - 1:
-            _accumulate(total, source, scale, features[j])
-        else:
-            following = first + rows[k + 1, 0]
-            margin = _add_then_dot(x, source, scale, features[j], features[following])
+    n, d = offsets.size - 1, mean.size
+    total[:] = 0.0
+    for i in range(n):
+        first, last = offsets[i], node_steps[i] - 1
+        j = first + idx[q, i, done, 0]
+        scale = -eta * loss_derivative(code, _row_dot(features, j, mean), targets[j])
+        if last == 0:
+            for k in range(d):
+                total[k] += mean[k] + scale * features[j, k]
+            continue
+        following = first + idx[q, i, done + 1, 0]
+        margin = 0.0
+        for k in range(d):
+            value = mean[k] + scale * features[j, k]
+            x[k] = value
+            margin += value * features[following, k]
+        for t in range(1, last):
             j = following
+            scale = -eta * loss_derivative(code, margin, targets[j])
+            following = first + idx[q, i, done + t + 1, 0]
+            margin = 0.0
+            for k in range(d):
+                value = x[k] + scale * features[j, k]
+                x[k] = value
+                margin += value * features[following, k]
+        scale = -eta * loss_derivative(code, margin, targets[following])
+        for k in range(d):
+            total[k] += x[k] + scale * features[following, k]
+    for k in range(d):
+        mean[k] = total[k] / n
 
 
 @njit(cache=True, fastmath=FAST)
 def _mean_model(models, out):
     out[:] = 0.0
     for i in range(models.shape[0]):
-        _add(out, 1.0 / models.shape[0], models[i])
+        _add_row(out, 1.0 / models.shape[0], models, i)
 
 
 @njit(cache=True, fastmath=FAST)
-def _record_round(features, targets, offsets, code, models, track, sums, best, x, gradient):
-    """Sums that belong to the start of a round."""
-    if not (track[SYNC] or track[GRADIENT]):
-        return
-    _mean_model(models, x)
+def _record_round(features, targets, offsets, code, x, track, sums, best, gradient):
+    """Sums that belong to the start of a round, at the mean model ``x``."""
     if track[SYNC]:
         value = _objective(features, targets, offsets, code, x)
         sums[SYNC] += value
@@ -156,132 +168,88 @@ def _record_round(features, targets, offsets, code, models, track, sums, best, x
         n = offsets.size - 1
         for i in range(n):
             for j in range(offsets[i], offsets[i + 1]):
-                slope = loss_derivative(code, _dot(features[j], x), targets[j])
-                _add(gradient, slope / (n * (offsets[i + 1] - offsets[i])), features[j])
+                slope = loss_derivative(code, _row_dot(features, j, x), targets[j])
+                _add_row(gradient, slope / (n * (offsets[i + 1] - offsets[i])), features, j)
         sums[GRADIENT] += _dot(gradient, gradient)
 
 
 @njit(cache=True, fastmath=FAST)
 def _node_segment(
-    features,
-    targets,
-    offsets,
-    code,
-    eta,
-    idx,
-    i,
-    t,
-    length,
-    done,
-    K,
-    node_steps,
-    track,
-    x,
-    trace,
-    work,
+    features, targets, offsets, code, eta, idx, q, i, t, length, done, K, node_steps, track,
+    x, trace, work,
 ):
     """Node i's iterations t .. t + length; returns its sum of f_i, adds its path to ``trace``."""
     total = 0.0
+    first, last = offsets[i], offsets[i + 1]
     for k in range(length):
         if track[LOCAL]:
-            total += _mean_loss(features, targets, offsets[i], offsets[i + 1], code, x)
+            total += _mean_loss(features, targets, first, last, code, x)
         if track[GLOBAL]:
-            _add(trace[k], 1.0, x)
+            for c in range(x.size):
+                trace[k, c] += x[c]
         if (t + k) % K < node_steps[i]:
-            rows = idx[i, done + k]
-            _step(features, targets, offsets[i], offsets[i + 1], code, eta, rows, x, work)
+            _step(features, targets, first, last, code, eta, idx, q, i, done + k, x, work)
     return total
 
 
 @njit(cache=True, fastmath=FAST)
 def _advance_run(
-    features,
-    targets,
-    offsets,
-    code,
-    eta,
-    models,
-    idx,
-    first,
-    steps,
-    K,
-    node_steps,
-    averaging,
-    track,
-    sums,
-    best,
+    features, targets, offsets, code, eta, models, idx, q, first, steps, K, node_steps, averaging,
+    track, sums, best,
 ):
     n, d = models.shape
     x = np.empty(d)
     mean = np.empty(d)
-    work = np.empty(max(idx.shape[2], np.max(np.diff(offsets))))
+    total = np.empty(d)
+    work = np.empty(max(idx.shape[3], np.max(np.diff(offsets))))
     trace = np.zeros((SEGMENT if track[GLOBAL] else 1, d))
-    fused = averaging and idx.shape[2] == 1 and not (track[LOCAL] or track[GLOBAL])
+    fused = averaging and idx.shape[3] == 1 and not (track[LOCAL] or track[GLOBAL])
+    at_round = track[SYNC] or track[GRADIENT]
     t, done = first, 0
     while done < steps:
-        if t % K == 0:
-            _record_round(features, targets, offsets, code, models, track, sums, best, x, mean)
-        length = min(K - t % K, steps - done)
-        if fused and length == K:
-            mean[:] = 0.0
-            for i in range(n):
-                rows = idx[i, done : done + node_steps[i]]
-                _plain_round(features, targets, offsets[i], code, eta, rows, models[0], x, mean)
-            for i in range(n):
-                models[i, :] = mean / n
-        else:
-            length = min(length, SEGMENT)
-            trace[:] = 0.0
-            for i in range(n):
-                sums[LOCAL] += (
-                    _node_segment(
-                        features,
-                        targets,
-                        offsets,
-                        code,
-                        eta,
-                        idx,
-                        i,
-                        t,
-                        length,
-                        done,
-                        K,
-                        node_steps,
-                        track,
-                        models[i],
-                        trace,
-                        work,
-                    )
-                    / n
+        if fused and t % K == 0 and steps - done >= K:
+            # All nodes hold the mean, which stays in one vector while whole rounds follow.
+            mean[:] = models[0]
+            while steps - done >= K:
+                if at_round:
+                    _record_round(features, targets, offsets, code, mean, track, sums, best, x)
+                _plain_round(
+                    features, targets, offsets, code, eta, idx, q, done, node_steps, mean, x, total
                 )
-            if track[GLOBAL]:
-                for k in range(length):
-                    sums[GLOBAL] += _objective(features, targets, offsets, code, trace[k] / n)
-            if averaging and (t + length) % K == 0:
-                _mean_model(models, mean)
-                for i in range(n):
-                    models[i, :] = mean
+                t += K
+                done += K
+            for i in range(n):
+                models[i, :] = mean
+            continue
+        if t % K == 0 and at_round:
+            _mean_model(models, mean)
+            _record_round(features, targets, offsets, code, mean, track, sums, best, x)
+        length = min(K - t % K, steps - done, SEGMENT)
+        trace[:] = 0.0
+        for i in range(n):
+            x[:] = models[i]
+            sums[LOCAL] += _node_segment(
+                features, targets, offsets, code, eta, idx, q, i, t, length, done, K, node_steps,
+                track, x, trace, work,
+            ) / n
+            models[i, :] = x
+        if track[GLOBAL]:
+            for k in range(length):
+                for c in range(d):
+                    mean[c] = trace[k, c] / n
+                sums[GLOBAL] += _objective(features, targets, offsets, code, mean)
+        if averaging and (t + length) % K == 0:
+            _mean_model(models, mean)
+            for i in range(n):
+                models[i, :] = mean
         t += length
         done += length
 
 
 @njit(cache=True, parallel=True)
 def advance_models(
-    features,
-    targets,
-    offsets,
-    code,
-    etas,
-    models,
-    idx,
-    first,
-    steps,
-    K,
-    node_steps,
-    averaging,
-    track,
-    sums,
-    best,
+    features, targets, offsets, code, etas, models, idx, first, steps, K, node_steps, averaging,
+    track, sums, best,
 ):
     """Advance all runs by ``steps`` iterations in R^d, one run a thread.
 
@@ -290,21 +258,8 @@ def advance_models(
     """
     for p in prange(models.shape[0]):
         _advance_run(
-            features,
-            targets,
-            offsets,
-            code,
-            etas[p],
-            models[p],
-            idx[p % idx.shape[0]],
-            first,
-            steps,
-            K,
-            node_steps,
-            averaging,
-            track,
-            sums[p],
-            best[p : p + 1],
+            features, targets, offsets, code, etas[p], models[p], idx, p % idx.shape[0], first,
+            steps, K, node_steps, averaging, track, sums[p], best[p : p + 1],
         )
 
 
@@ -324,22 +279,8 @@ def advance_nodes(
             work = np.empty(width)
             trace = np.zeros((1, 1))
             _node_segment(
-                features,
-                targets,
-                offsets,
-                code,
-                etas[p],
-                idx[p % idx.shape[0]],
-                i,
-                t,
-                length,
-                done,
-                K,
-                node_steps,
-                track,
-                models[p, i],
-                trace,
-                work,
+                features, targets, offsets, code, etas[p], idx, p % idx.shape[0], i, t, length, done,
+                K, node_steps, track, models[p, i], trace, work,
             )
         t += length
         done += length
@@ -357,28 +298,30 @@ def advance_nodes(
 
 
 @njit(cache=True, fastmath=FAST)
-def _add_rows(out, gram, weights, scale):
-    """out += scale * G weights over the non-zero weights, four rows a pass."""
-    n = weights.size
-    j = np.zeros(4, np.int64)
+def _add_rows(out, gram, weights, scale, rows):
+    """out += scale * G weights over the non-zero weights, eight rows a pass.
+
+    ``rows`` is work space, one longer than ``weights``.
+    """
     found = 0
-    for k in range(n):
-        if weights[k] != 0.0:
-            j[found] = k
-            found += 1
-        if found == 4:
-            a, b, c, d = (
-                scale * weights[j[0]],
-                scale * weights[j[1]],
-                scale * weights[j[2]],
-                scale * weights[j[3]],
+    for k in range(weights.size):
+        # No branch: which weights are zero is random.
+        rows[found] = k
+        found += weights[k] != 0.0
+    q = 0
+    while q + 8 <= found:
+        a, b, c, d = rows[q], rows[q + 1], rows[q + 2], rows[q + 3]
+        e, f, g, h = rows[q + 4], rows[q + 5], rows[q + 6], rows[q + 7]
+        wa, wb, wc, wd = weights[a], weights[b], weights[c], weights[d]
+        we, wf, wg, wh = weights[e], weights[f], weights[g], weights[h]
+        for m in range(out.size):
+            out[m] += scale * (
+                ((wa * gram[a, m] + wb * gram[b, m]) + (wc * gram[c, m] + wd * gram[d, m]))
+                + ((we * gram[e, m] + wf * gram[f, m]) + (wg * gram[g, m] + wh * gram[h, m]))
             )
-            r0, r1, r2, r3 = gram[j[0]], gram[j[1]], gram[j[2]], gram[j[3]]
-            for m in range(out.size):
-                out[m] += (a * r0[m] + b * r1[m]) + (c * r2[m] + d * r3[m])
-            found = 0
-    for q in range(found):
-        _add(out, scale * weights[j[q]], gram[j[q]])
+        q += 8
+    for r in range(q, found):
+        _add_row(out, scale * weights[rows[r]], gram, rows[r])
 
 
 @njit(cache=True, fastmath=FAST)
@@ -394,7 +337,7 @@ def _margin_loss(offsets, targets, code, z):
 
 
 @njit(cache=True, fastmath=FAST)
-def _record_margin_round(gram, offsets, targets, code, z, track, sums, best, weights, image):
+def _record_margin_round(gram, offsets, targets, code, z, track, sums, best, weights, image, rows):
     if track[SYNC]:
         value = _margin_loss(offsets, targets, code, z)
         sums[SYNC] += value
@@ -406,64 +349,88 @@ def _record_margin_round(gram, offsets, targets, code, z, track, sums, best, wei
                 size = n * (offsets[i + 1] - offsets[i])
                 weights[j] = loss_derivative(code, z[j], targets[j]) / size
         image[:] = 0.0
-        _add_rows(image, gram, weights, 1.0)
+        _add_rows(image, gram, weights, 1.0, rows)
         sums[GRADIENT] += max(_dot(weights, image), 0.0)
 
 
 @njit(cache=True, fastmath=FAST)
-def _margin_step(gram, targets, first, last, code, eta, rows, z, delta, work):
+def _margin_step(gram, targets, first, last, code, eta, idx, q, i, done, z, delta, work):
     """One local step of one node: its own margins move by its own block of the Gram matrix."""
-    count = rows.size if rows.size > 0 else last - first
+    drawn = idx.shape[3]
+    count = drawn if drawn > 0 else last - first
     for b in range(count):
-        j = first + (rows[b] if rows.size > 0 else b)
+        j = first + (idx[q, i, done, b] if drawn > 0 else b)
         work[b] = -eta / count * loss_derivative(code, z[j], targets[j])
     for b in range(count):
-        j = first + (rows[b] if rows.size > 0 else b)
+        j = first + (idx[q, i, done, b] if drawn > 0 else b)
         delta[j] += work[b]
-        scale = work[b]
         for m in range(first, last):
-            z[m] += scale * gram[j, m]
+            z[m] += work[b] * gram[j, m]
+
+
+@njit(cache=True, fastmath=FAST)
+def _plain_margin_round(
+    gram, targets, offsets, code, eta, idx, q, done, node_steps, base, z, delta
+):
+    """A whole round with one sample a step; a node's margins stay in the first-level cache."""
+    for i in range(offsets.size - 1):
+        first, last = offsets[i], offsets[i + 1]
+        for m in range(first, last):
+            z[m] = base[m]
+            delta[m] = 0.0
+        for k in range(node_steps[i]):
+            j = first + idx[q, i, done + k, 0]
+            scale = -eta * loss_derivative(code, z[j], targets[j])
+            delta[j] += scale
+            for m in range(first, last):
+                z[m] += scale * gram[j, m]
+
+
+@njit(cache=True, fastmath=FAST)
+def _synchronise(gram, offsets, base, z, delta, alpha, rows):
+    """The mean's margins and coefficients after a round; every node's own are the mean's again."""
+    n = offsets.size - 1
+    _add_rows(base, gram, delta, 1.0 / n, rows)
+    for j in range(delta.size):
+        alpha[j] += delta[j] / n
+        delta[j] = 0.0
+        z[j] = base[j]
 
 
 @njit(cache=True, fastmath=FAST)
 def _advance_margin_run(
-    gram,
-    targets,
-    offsets,
-    code,
-    eta,
-    base,
-    z,
-    delta,
-    alpha,
-    idx,
-    first,
-    steps,
-    K,
-    node_steps,
-    averaging,
-    track,
-    sums,
-    best,
+    gram, targets, offsets, code, eta, base, z, delta, alpha, idx, q, first, steps, K, node_steps,
+    averaging, track, sums, best,
 ):
     """base: margins at the last synchronised mean; z: each node's own margins; delta: each node's
     coefficients since then; alpha: coefficients of the synchronised mean."""
     n = offsets.size - 1
-    work = np.empty(max(idx.shape[2], np.max(np.diff(offsets))))
+    work = np.empty(max(idx.shape[3], np.max(np.diff(offsets))))
     mean = np.empty_like(base)
     change = np.empty_like(base)
     image = np.empty_like(base)
-    t = first
-    at_round = not averaging and (track[SYNC] or track[GRADIENT])
-    for done in range(steps):
-        if track[GLOBAL] or (at_round and t % K == 0):
+    rows = np.empty(base.size + 1, np.int64)
+    fused = averaging and idx.shape[3] == 1 and not (track[LOCAL] or track[GLOBAL])
+    at_round = track[SYNC] or track[GRADIENT]
+    t, done = first, 0
+    while done < steps:
+        starts = t % K == 0
+        if track[GLOBAL] or (at_round and starts and not averaging):
             mean[:] = base
-            _add_rows(mean, gram, delta, 1.0 / n)
-        if t % K == 0 and (track[SYNC] or track[GRADIENT]):
+            _add_rows(mean, gram, delta, 1.0 / n, rows)
+        if starts and at_round:
             z_round = base if averaging else mean
             _record_margin_round(
-                gram, offsets, targets, code, z_round, track, sums, best, change, image
+                gram, offsets, targets, code, z_round, track, sums, best, change, image, rows
             )
+        if fused and starts and steps - done >= K:
+            _plain_margin_round(
+                gram, targets, offsets, code, eta, idx, q, done, node_steps, base, z, delta
+            )
+            _synchronise(gram, offsets, base, z, delta, alpha, rows)
+            t += K
+            done += K
+            continue
         if track[LOCAL]:
             sums[LOCAL] += _margin_loss(offsets, targets, code, z)
         if track[GLOBAL]:
@@ -471,66 +438,23 @@ def _advance_margin_run(
         for i in range(n):
             if t % K < node_steps[i]:
                 _margin_step(
-                    gram,
-                    targets,
-                    offsets[i],
-                    offsets[i + 1],
-                    code,
-                    eta,
-                    idx[i, done],
-                    z,
-                    delta,
+                    gram, targets, offsets[i], offsets[i + 1], code, eta, idx, q, i, done, z, delta,
                     work,
                 )
         t += 1
+        done += 1
         if averaging and t % K == 0:
-            _add_rows(base, gram, delta, 1.0 / n)
-            for j in range(delta.size):
-                alpha[j] += delta[j] / n
-                delta[j] = 0.0
-                z[j] = base[j]
+            _synchronise(gram, offsets, base, z, delta, alpha, rows)
 
 
 @njit(cache=True, parallel=True)
 def advance_margins(
-    gram,
-    targets,
-    offsets,
-    code,
-    etas,
-    base,
-    z,
-    delta,
-    alpha,
-    idx,
-    first,
-    steps,
-    K,
-    node_steps,
-    averaging,
-    track,
-    sums,
-    best,
+    gram, targets, offsets, code, etas, base, z, delta, alpha, idx, first, steps, K, node_steps,
+    averaging, track, sums, best,
 ):
     """Advance all runs in margin space, one run a thread. base, z, delta, alpha: (P, N)."""
     for p in prange(base.shape[0]):
         _advance_margin_run(
-            gram,
-            targets,
-            offsets,
-            code,
-            etas[p],
-            base[p],
-            z[p],
-            delta[p],
-            alpha[p],
-            idx[p % idx.shape[0]],
-            first,
-            steps,
-            K,
-            node_steps,
-            averaging,
-            track,
-            sums[p],
-            best[p : p + 1],
+            gram, targets, offsets, code, etas[p], base[p], z[p], delta[p], alpha[p], idx,
+            p % idx.shape[0], first, steps, K, node_steps, averaging, track, sums[p], best[p : p + 1],
         )

@@ -46,5 +46,6 @@ def sample_indices(
     for s, seed in enumerate(seeds):
         for i, size in enumerate(node_sizes):
             raw = raw_draws(int(seed), i, first_step * batch_size, steps * batch_size)
-            out[s, i] = (raw.astype(np.uint64) * np.uint64(size)) >> np.uint64(32)
+            scaled = np.multiply(raw, np.uint64(size), dtype=np.uint64)
+            np.right_shift(scaled, np.uint64(32), out=out[s, i], casting="unsafe")
     return out.reshape(len(seeds), len(node_sizes), steps, batch_size)
