@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -214,7 +215,8 @@ def floor_seconds(method: str, size: Size, flops: float) -> float | None:
     rounds = runs * size.iterations / size.local_steps
     if method == "numba":
         moved, done = 32.0 * size.dimension * steps, 4.0 * size.dimension * steps
-        working = 8.0 * size.dimension * (total + 2)
+        # As if model and sample were always in the cache that holds the two: no run can be faster.
+        working = 8.0 * size.dimension * 2
     elif method == "margin":
         # Draws with replacement: a node touches m (1 - (1 - 1/m)^K) samples a round.
         seen = size.n_nodes * size.samples * (1 - (1 - 1 / size.samples) ** size.local_steps)
@@ -270,6 +272,37 @@ def agreement(runners: dict[str, Runner], size: Size) -> float:
     return max(float(np.abs(m - models[0]).max() / np.abs(models[0]).max()) for m in models)
 
 
+def fastest_process(timing: Timing, processes: int, repeats: int) -> tuple[Timing, list[float]]:
+    """JAX again in fresh processes: its speed differs from one to the next, and the best one counts."""
+    medians = [timing.scaled]
+    best = timing
+    for _ in range(processes):
+        arguments = [str(timing.size.dimension), str(timing.iterations), str(repeats)]
+        answer = subprocess.run(
+            [sys.executable, __file__, "--only-jax", *arguments], capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        samples = np.array([float(word) for word in answer.stdout.split()])
+        scale = timing.size.iterations / timing.iterations
+        median = float(np.median(samples))
+        medians.append(median * scale)
+        if median < best.seconds:
+            best = Timing("JAX", timing.size, timing.iterations, median, median * scale,
+                          samples.min() * scale, samples.max() * scale)  # fmt: skip
+    return best, medians
+
+
+def only_jax(dimension: int, iterations: int, repeats: int) -> None:
+    """What a fresh process does: print the seconds of each repeat."""
+    size = Size(dimension=dimension)
+    run = jax_scan(size.problem(), size)
+    run(iterations)
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run(iterations)
+        print(time.perf_counter() - begin)
+
+
 def comparison_table(timings: list[Timing], agreed: float) -> Table:
     """Methods at one size; ratios against the fastest of ours."""
     size = timings[0].size
@@ -322,6 +355,7 @@ def main(
     budget: Annotated[float, typer.Option(help="Seconds a timed run of a slow method.")] = 4.0,
     json: Annotated[Path | None, typer.Option(help="Write all timings as JSON.")] = None,
     jax: Annotated[bool, typer.Option(help="Compare with JAX.")] = True,
+    processes: Annotated[int, typer.Option(help="Fresh processes that JAX is timed in, too.")] = 5,
     large: Annotated[bool, typer.Option(help="Go up to d = 10^6 (2 GB of memory).")] = True,
 ) -> None:
     """Time the engines; every ratio comes from this one run."""
@@ -342,8 +376,17 @@ def main(
             runners["JAX"] = jax_scan(problem, size)
         agreed = agreement(runners, size)
         timings = measure(runners, size, repeats, budget)
-        comparisons.append({"agreement": agreed, "timings": [asdict(t) for t in timings]})
+        comparison: dict[str, Any] = {"agreement": agreed}
+        if jax:
+            best, medians = fastest_process(timings.pop(), processes, repeats)
+            timings.append(best)
+            comparison["jax_seconds_by_process"] = medians
+        comparison["timings"] = [asdict(t) for t in timings]
+        comparisons.append(comparison)
         console.print(comparison_table(timings, agreed))
+        if jax:
+            text = ", ".join(f"{m:.3g}" for m in sorted(comparison["jax_seconds_by_process"]))
+            console.print(f"JAX, medians by process: {text} s; the best is in the table")
     record["comparisons"] = comparisons
     base = Size(iterations=2_000)
     top = 1_000_000 if large else 100_000
@@ -366,4 +409,7 @@ def main(
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--only-jax"]:
+        only_jax(*map(int, sys.argv[2:]))
+        sys.exit()
     cli.run(app, "python benchmarks/theory_speed.py")

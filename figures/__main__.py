@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from figures import rendering
 from figures.catalogue import FIGURES, find
-from figures.record import update_record
+from figures.record import RECORDS, update_record
 from figures.report import GALLERY, write_gallery, write_report
 from figures.sources import ROOT
 from theory import cli
@@ -42,7 +42,8 @@ def main(
     """Make figures from the results as PDF and PNG, each with a JSON that names its data.
 
     "report" writes one self-contained page with all figures and tables, and makes the figures for it;
-    "record" writes the tables of paper_repro.md from the result files; "gallery" the README's pictures.
+    "record" writes the tables of paper_repro.md and README.md from the result files; "gallery" makes
+    the README's pictures.
     """
     console = Console(highlight=False, soft_wrap=True)
     if list_names:
@@ -83,11 +84,13 @@ def main(
         for picture in write_gallery(kept / "gallery", outcomes):
             console.print(escape(str(_short(picture))))
     if RECORD in chosen:
-        absent = update_record(ROOT / "paper_repro.md")
+        absent: dict[str, None] = {}
+        for name in RECORDS:
+            absent |= dict.fromkeys(update_record(ROOT / name))
+            console.print(name)
         for message in absent:
             console.print(escape(f"missing: {message}"))
         missing = missing or bool(absent)
-        console.print("paper_repro.md")
     return 1 if missing else 0
 
 

@@ -1,4 +1,4 @@
-"""The tables of ``paper_repro.md``, written between markers from the result files.
+"""The tables of ``paper_repro.md`` and ``README.md``, written between markers from the result files.
 
     <!-- begin NAME -->
     ... generated ...
@@ -13,12 +13,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import result_tables
+from figures import result_tables, speed_table
 from figures.claims import claims
 from figures.result_tables import Table
 from figures.sources import ROOT, MissingResult, Sources
 from theory.provenance import write_text
 
+RECORDS = ("paper_repro.md", "README.md")
 #: Marker -> the function that makes its table. "files" is last: it names what the others read.
 TABLES: dict[str, Callable[[Sources], Table]] = {
     "claims": claims,
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "orders": result_tables.orders,
     "communication": result_tables.communication,
     "worst-cases": result_tables.worst_cases,
+    "speed": speed_table.speed,
     "files": result_tables.files,
 }
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)

@@ -22,7 +22,7 @@ from figures.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, 
 from theory.orders import fit_slope
 from theory.tables import number
 
-COMMAND = "python -m "
+COMMAND = "python "
 _NUMBER = re.compile(r"-?[\d.,e+-]+( ?\[[\d.,e+ -]+\])?|-")
 #: Letters from which a cell is text to be read, not looked up.
 _LONG = 60

@@ -195,14 +195,14 @@ def communication(
     """
     ks = np.array(local_steps)
     hard = instance_1(rounds)
-    # A hair above the value at R, so that rounding cannot cost a round.
+    # A hair above the value at R, here and below, so that rounding cannot cost a round.
     hard_eps = hard.value * (1 + 1e-9)
     hard_rounds = np.array([rounds_to(hard.problem, hard_eps, k, rounds + 10) for k in ks], float)
     equal = least_squares(heterogeneity="identical", decay=1.0, rank=60)
     path = run_local_sgd(
         equal, step_size=1.0 / equal.smoothness, rounds=rounds, gradient="full", averages=[]
     )
-    easy_eps = float(path.history["global_loss"][0, 0, -1])
+    easy_eps = float(path.history["global_loss"][0, 0, -1]) * (1 + 1e-9)
     easy_rounds = np.array([rounds_to(equal, easy_eps, k, rounds // k + 10) for k in ks], float)
     families = [
         ("I1, the heterogeneous worst case", hard.problem, hard_eps, hard_rounds, T2, 0.0, 0.02),

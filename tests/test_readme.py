@@ -1,0 +1,53 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def run(block: str) -> str:
+    """What a block prints; names must not leak from one block to the next."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, str(README), "exec"), {"__name__": "readme"})
+    return printed.getvalue()
+
+
+def test_the_notebook_example_prints_a_line_a_theorem() -> None:
+    lines = run(BLOCKS[0]).splitlines()
+    assert lines[0].startswith("margin ")
+    verdicts = {line.split()[0]: line.split()[1] for line in lines[1:]}
+    assert verdicts["T1"] == verdicts["T2"] == verdicts["T4'"] == verdicts["T6"] == "HOLDS"
+    assert verdicts["T3"] == verdicts["T5"] == "NOT"  # APPLICABLE
+
+
+def test_a_new_problem_is_verified_and_a_bold_bound_fails() -> None:
+    verdicts = run(BLOCKS[1])
+    assert verdicts.count("HOLDS") >= 2 and "FAILED" not in verdicts
+    assert run(BLOCKS[2]).strip() == "FAILED"
+
+
+def test_a_sweep_runs_on_a_backend_of_joblib() -> None:
+    scope: dict[str, object] = {}
+    exec(BLOCKS[3], scope)
+    checks = scope["checks"]
+    assert isinstance(checks, list) and {c.problem for c in checks} == {"realizable logistic", "I0"}
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README.read_text()))))
+def test_every_link_and_picture_is_there(target: str) -> None:
+    assert (README.parent / target).is_file()
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:theory|deep|figures)/[\w./]+\.\w+)`",
+                                                       README.read_text()))))  # fmt: skip
+def test_every_file_named_is_there(path: str) -> None:
+    assert (README.parent / path).is_file()
