@@ -146,7 +146,9 @@ def main(
     ] = [1, 5, 20],  # noqa: B006
     rounds: Annotated[int, typer.Option("--rounds", "-R", help="R; T = K R.")] = 200,
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="n.")] = 5,
-    dimension: Annotated[int, typer.Option("--dimension", "-d", help="d.")] = 256,
+    dimension: Annotated[
+        int | None, typer.Option("--dimension", "-d", help="d; default: 256, or 16 n if that is more.")
+    ] = None,
     step_size: Annotated[
         float | None,
         typer.Option(help="eta as a multiple of 1/L; default: each theorem's own admissible step."),
@@ -179,7 +181,7 @@ def main(
         local_steps=tuple(local_steps),
         rounds=min(rounds, 50) if quick else rounds,
         n_nodes=nodes,
-        dimension=dimension,
+        dimension=max(256, 16 * nodes) if dimension is None else dimension,
         step_factor=step_size,
         seeds=min(seeds, 12) if quick else seeds,
         engine=engine,
