@@ -66,6 +66,16 @@ def test_the_record_is_what_the_committed_results_give(committed: Path) -> None:
         )
 
 
+def test_communication_read_another_way(committed: Path) -> None:
+    families = json.loads((committed / VERIFY_PATH).read_text())["communication"]
+    for row, family in zip(block("communication"), families, strict=True):
+        assert row[0] == family["family"]
+        found = [re.findall(r"[\d,]+", cell) for cell in row[2:-3]]
+        assert [int(m.replace(",", "")) for m, _ in found] == family["rounds"]
+        needed = [int(b.replace(",", "")) for _, b in found]
+        assert needed == [-(-b // 1) for b in family["bound"]]
+
+
 def test_speed_ratios_are_medians_over_medians(committed: Path) -> None:
     theory = json.loads((committed / speed_table.THEORY_PATH).read_text())
     rows = block("speed")
