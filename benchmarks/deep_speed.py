@@ -122,7 +122,7 @@ def measure(
 
 def show(rows: list[dict[str, Any]], ceiling: float, console: Console) -> None:
     """Print the rows as a table."""
-    table = Table(title=f"A round of Local SGD; float32 matrix product (torch.matmul) {ceiling:,.0f} GFLOP/s")
+    table = Table(title=f"A round of Local SGD; torch.matmul in float32: {ceiling:,.0f} GFLOP/s")
     for heading in ("width", "engine", "ms a round", "images/s", "GFLOP/s", "of torch.matmul",
                     "simd is faster by", "from float64"):
         table.add_column(heading, justify="left" if heading == "engine" else "right")
