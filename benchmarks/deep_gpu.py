@@ -27,6 +27,7 @@ from rich.table import Table
 from deep import report
 from deep.checkpoint import write_atomically
 from deep.cifar10 import Images, load_images
+from deep.command import run_command
 from deep.engines import Engine, find_device, make_engine
 from deep.errors import UserError
 from deep.local_sgd import Config, run
@@ -44,8 +45,6 @@ PAPER_WIDTH = 64
 TOLERANCE = {"float32": 0.05, "bf16": 0.5}
 GOALS = {"times the loop engine": 10.0, "images a second": 40_000.0}
 
-#: Base of usage errors.
-_USAGE_PROBLEM: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(add_completion=False)
 
@@ -364,16 +363,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; a user's error is one line on stderr and exit status 2."""
-    try:
-        app(arguments, standalone_mode=False)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except _USAGE_PROBLEM as error:
-        message = getattr(error, "format_message", error.__str__)()
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(app, "python benchmarks/deep_gpu.py", arguments)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from rich.table import Table
 from deep import report
 from deep.checkpoint import write_atomically
 from deep.cifar10 import Images
+from deep.command import run_command
 from deep.engines import Engine, available_cores, make_engine
-from deep.errors import UserError
 from deep.resnet import Architecture, initial_parameters, training_operations
 
 ENGINES = ("simd", "loop", "grouped", "vmap")
@@ -187,8 +187,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_command(app, "python benchmarks/deep_speed.py"))

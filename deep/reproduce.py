@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deep import report
 from deep.cifar10 import Images, load_images
+from deep.command import run_command
 from deep.distributed import (
     Communicator,
     Torchrun,
@@ -54,11 +55,8 @@ PRESETS = {
 }
 TARGET_LOSS = 1e-4
 
-#: click's base of usage errors; newer versions of typer carry click inside them.
-_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
 #: Exit status after Ctrl-C.
-_INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -284,26 +282,7 @@ def _run_one(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; every user error is one line on stderr and exit status 2."""
-    try:
-        # Typer turns Ctrl-C into the status 130, and returns what was not raised.
-        status = app(arguments, standalone_mode=False, prog_name="python -m deep.reproduce")
-        if status == _INTERRUPTED:
-            raise KeyboardInterrupt
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except _UsageProblem as error:
-        message = getattr(error, "format_message", error.__str__)()
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        return 2
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        print("error: out of memory: use a smaller --width, --nodes or --batch-size",
-              file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command continues this run", file=sys.stderr)
-        return _INTERRUPTED
-    return status if isinstance(status, int) else 0
+    return run_command(app, "python -m deep.reproduce", arguments)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import Any
 
 from figures.deep_curves import Runs, deep_command, late_line, load_runs
 from figures.orders import VERIFY_COMMAND, VERIFY_PATH
-from figures.result_tables import FAILED, HOLDS, Table, interval, rounds_orders
+from figures.result_tables import Table, interval, rounds_orders
 from figures.sources import MissingResult, Sources
+from theory.checking import FAILED, HOLDS
 from theory.tables import number
 
 REPRODUCED, PARTLY, NOT, NOT_RUN = "reproduced", "partly", "not", "not run"

@@ -19,6 +19,7 @@ from figures.deep_curves import Runs, late_line, load_runs
 from figures.orders import VERIFY_COMMAND, VERIFY_PATH
 from figures.sources import Sources
 from figures.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, solved_rows
+from theory.checking import FAILED, HOLDS, NOT_APPLICABLE
 from theory.orders import fit_slope
 from theory.tables import number
 
@@ -26,7 +27,6 @@ COMMAND = "python "
 _NUMBER = re.compile(r"-?[\d.,e+-]+( ?\[[\d.,e+ -]+\])?|-")
 #: Letters from which a cell is text to be read, not looked up.
 _LONG = 60
-HOLDS, FAILED, NOT_APPLICABLE = "HOLDS", "FAILED", "NOT APPLICABLE"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from theory import generators
+from theory.checking import confidence_interval
 from theory.instances import instance_0, instance_1, instance_2, instance_3, instance_4
 from theory.local_sgd import log_grid, run_local_sgd
 from theory.losses import SQUARED
@@ -106,11 +106,8 @@ def bound_curve(
 
 def mean_and_interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high), 95% by Student's t, of samples (seeds, grid) over seeds."""
-    mean = samples.mean(axis=0)
-    if len(samples) < 2:
-        return mean, mean, mean
-    half = stats.t.ppf(0.975, len(samples) - 1) * stats.sem(samples, axis=0)
-    return mean, mean - half, mean + half
+    mean, low, high = np.array([confidence_interval(column) for column in samples.T]).T
+    return mean, low, high
 
 
 _INSTANCES: dict[str, Any] = {

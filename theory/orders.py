@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from theory.checking import FAILED, HOLDS
 from theory.generators import Heterogeneity, least_squares
 from theory.instances import Instance, instance_1, instance_2, instance_4
 from theory.local_sgd import run_local_sgd
@@ -49,7 +50,7 @@ class SlopeFit:
         """HOLDS, FAILED, or "observed" where nothing is predicted."""
         if self.predicted is None:
             return "observed"
-        return "HOLDS" if abs(self.slope - self.predicted) <= self.tolerance else "FAILED"
+        return HOLDS if abs(self.slope - self.predicted) <= self.tolerance else FAILED
 
 
 def fit_slope(

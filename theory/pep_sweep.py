@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from theory.checking import FAILED, HOLDS
 from theory.extremal import attained
 from theory.pep_bounds import bound, instance, sharper_bound, theorem_of
 from theory.pep_reduced import Schedule, WorstCase, worst_case
@@ -25,7 +26,6 @@ from theory.provenance import write_json
 
 #: Part of a kept cell's name; to be raised when the solver's results change.
 FORMAT = 1
-HOLDS, FAILED = "HOLDS", "FAILED"
 #: Not solved: no number, and no statement about the mathematics either.
 TIME_LIMIT = "TIME LIMIT"
 #: The simulated instance must attain the worst case to this accuracy, in units of L D.

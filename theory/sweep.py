@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 
 from theory import generators
-from theory.checking import Check, verify_all
+from theory.checking import FAILED, HOLDS, Check, verify_all
 from theory.generators import Heterogeneity
 from theory.instances import Instance, instance_0, instance_1, instance_2, instance_3, instance_4
 from theory.orders import simulate_instance
@@ -212,7 +212,7 @@ def tightness(instance: Instance) -> Tightness:
     return Tightness(
         instance.problem.name, instance.theorem, instance.metric, instance.local_steps, instance.rounds,
         measured, instance.value, bound, ratio, instance.limit,
-        "HOLDS" if agrees and tight else "FAILED",
+        HOLDS if agrees and tight else FAILED,
     )  # fmt: skip
 
 
