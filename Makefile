@@ -25,6 +25,7 @@ test: $(STAMPS)/test lint
 
 lint: $(STAMPS)/test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 figures: $(STAMPS)/test

@@ -24,19 +24,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deep import report
 from deep.checkpoint import write_atomically
-from deep.cifar10 import Images, load_images
 from deep.command import run_command
-from deep.engines import Engine, find_device, make_engine
+from deep.data.cifar10 import Images, load_images
+from deep.data.partition import balanced_subset, draw_batches, partition
+from deep.engines.base import Engine, find_device, make_engine
 from deep.errors import UserError
 from deep.local_sgd import Config, run
-from deep.partition import balanced_subset, draw_batches, partition
 from deep.resnet import Architecture, initial_parameters, training_operations
+from deep.results import files as report
 
 #: The runs in the order in which they are wanted: (regime, K).
-RUNS = (("iid", 20), ("iid", 5), ("pathological", 20), ("pathological", 5), ("pathological", 1),
-        ("mixed", 20), ("mixed", 5), ("mixed", 1))
+RUNS = (
+    ("iid", 20),
+    ("iid", 5),
+    ("pathological", 20),
+    ("pathological", 5),
+    ("pathological", 1),
+    ("mixed", 20),
+    ("mixed", 5),
+    ("mixed", 1),
+)
 #: Experiment 2 of the paper: step size, limit of rounds, training loss to reach.
 STEP_SIZE, ROUNDS, TARGET_LOSS = 0.075, 1_000_000, 1e-4
 PAPER_WIDTH = 64
@@ -76,8 +84,9 @@ def variants(cuda: bool, compiled: bool) -> list[Variant]:
     if cuda:
         found += [Variant(way, "bf16", last, cuda_graphs=True) for way, last in ways]
     if compiled:
-        found += [Variant(way, "bf16", last, cuda_graphs=cuda, compiled=True)
-                  for way, last in ways[:3]]
+        found += [
+            Variant(way, "bf16", last, cuda_graphs=cuda, compiled=True) for way, last in ways[:3]
+        ]
     found += [Variant(way, "bf16", last) for way, last in ways]
     return found + [Variant(way, "float32", last) for way, last in ways]
 
@@ -96,9 +105,15 @@ class Scale:
     def engine(self, variant: Variant, step_size: float) -> Engine:
         """The engine of a variant."""
         return make_engine(
-            variant.engine, self.architecture, self.data, n_nodes=self.n_nodes,
-            step_size=step_size, device=self.device, precision=variant.precision,
-            compile_model=variant.compiled, cuda_graphs=variant.cuda_graphs,
+            variant.engine,
+            self.architecture,
+            self.data,
+            n_nodes=self.n_nodes,
+            step_size=step_size,
+            device=self.device,
+            precision=variant.precision,
+            compile_model=variant.compiled,
+            cuda_graphs=variant.cuda_graphs,
             channels_last=variant.channels_last,
         )
 
@@ -138,8 +153,14 @@ def time_variant(
     try:
         # Different batches every time, the same ones for every variant; two rounds warm up.
         for index in range(repeats + 2):
-            batches = draw_batches(shards, list(range(scale.n_nodes)), index * local_steps,
-                                   local_steps, scale.batch_size, scale.seed)
+            batches = draw_batches(
+                shards,
+                list(range(scale.n_nodes)),
+                index * local_steps,
+                local_steps,
+                scale.batch_size,
+                scale.seed,
+            )
             engine.set_model(start_model)
             synchronize(device)
             start = time.perf_counter()
@@ -158,16 +179,25 @@ def time_variant(
     images = scale.n_nodes * local_steps * scale.batch_size
     row = {
         "images_per_second": images / float(np.median(timed)),
-        "slowest": images / float(timed.max()), "fastest": images / float(timed.min()),
-        "first_round_seconds": seconds[0], "distance": distance,
+        "slowest": images / float(timed.max()),
+        "fastest": images / float(timed.min()),
+        "first_round_seconds": seconds[0],
+        "distance": distance,
         "right": bool(distance < TOLERANCE[variant.precision]),
     }
     return row, first
 
 
 def time_variants(
-    scale: Scale, wanted: list[Variant], path: Path, head: dict[str, Any], deadline: float,
-    local_steps: int, repeats: int, ceiling_size: int, say: Callable[[str], None],
+    scale: Scale,
+    wanted: list[Variant],
+    path: Path,
+    head: dict[str, Any],
+    deadline: float,
+    local_steps: int,
+    repeats: int,
+    ceiling_size: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Time what ``path`` does not hold yet, until ``deadline``; what it holds then.
 
@@ -175,9 +205,14 @@ def time_variants(
     """
     device = find_device(scale.device)
     identity = {
-        "hardware": head["hardware"], "torch": head["versions"]["torch"], "device": device.type,
-        "width": scale.architecture.width, "image_size": scale.architecture.image_size,
-        "n_nodes": scale.n_nodes, "batch_size": scale.batch_size, "local_steps": local_steps,
+        "hardware": head["hardware"],
+        "torch": head["versions"]["torch"],
+        "device": device.type,
+        "width": scale.architecture.width,
+        "image_size": scale.architecture.image_size,
+        "n_nodes": scale.n_nodes,
+        "batch_size": scale.batch_size,
+        "local_steps": local_steps,
     }
     stored = _stored(path)
     if stored is None or stored["identity"] != identity:
@@ -194,15 +229,21 @@ def time_variants(
                 break
             row: dict[str, Any] = {"variant": variant.name, **asdict(variant)}
             try:
-                result = loop if variant == LOOP else time_variant(
-                    scale, variant, local_steps, repeats, reference)[0]
+                result = (
+                    loop
+                    if variant == LOOP
+                    else time_variant(scale, variant, local_steps, repeats, reference)[0]
+                )
                 rate = result["images_per_second"]
                 row |= result | {
                     "times_the_loop": rate / loop["images_per_second"],
-                    "ceiling_tflops": ceiling / 1e12, "of_ceiling": rate * operations / ceiling,
+                    "ceiling_tflops": ceiling / 1e12,
+                    "of_ceiling": rate * operations / ceiling,
                 }
-                say(f"{variant.name}: {rate:,.0f} images/s, "
-                    f"{row['times_the_loop']:.2f} times the loop engine")
+                say(
+                    f"{variant.name}: {rate:,.0f} images/s, "
+                    f"{row['times_the_loop']:.2f} times the loop engine"
+                )
             except Exception as error:
                 # One variant that cannot run here, for memory or a missing compiler, is a finding.
                 row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -231,8 +272,11 @@ def fastest(rows: list[dict[str, Any]], begun: Path | None = None) -> Variant:
     if begun is not None and (begun / "config.json").exists():
         config = json.loads((begun / "config.json").read_text())["config"]
         kept = Variant(config["engine"], config["precision"])
-        usable = [row for row in usable
-                  if (row["engine"], row["precision"]) == (kept.engine, kept.precision)]
+        usable = [
+            row
+            for row in usable
+            if (row["engine"], row["precision"]) == (kept.engine, kept.precision)
+        ]
         if not usable:
             return kept
     if not usable:
@@ -242,23 +286,49 @@ def fastest(rows: list[dict[str, Any]], begun: Path | None = None) -> Variant:
 
 
 def train(
-    scale: Scale, variant: Variant, regime: str, local_steps: int, rounds: int, similarity: float,
-    subset: int | None, label: str, out: Path, results: Path, head: dict[str, Any], seconds: float,
+    scale: Scale,
+    variant: Variant,
+    regime: str,
+    local_steps: int,
+    rounds: int,
+    similarity: float,
+    subset: int | None,
+    label: str,
+    out: Path,
+    results: Path,
+    head: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
     """One run, or its continuation, for so many seconds; its summary."""
     config = Config(
-        regime=regime, local_steps=local_steps, rounds=rounds, target_loss=TARGET_LOSS,
-        step_size=STEP_SIZE, n_nodes=scale.n_nodes, batch_size=scale.batch_size,
-        similarity=similarity, width=scale.architecture.width, subset=subset, seed=scale.seed,
-        engine=variant.engine, precision=variant.precision, data_name=scale.data.name,
+        regime=regime,
+        local_steps=local_steps,
+        rounds=rounds,
+        target_loss=TARGET_LOSS,
+        step_size=STEP_SIZE,
+        n_nodes=scale.n_nodes,
+        batch_size=scale.batch_size,
+        similarity=similarity,
+        width=scale.architecture.width,
+        subset=subset,
+        seed=scale.seed,
+        engine=variant.engine,
+        precision=variant.precision,
+        data_name=scale.data.name,
         data_fingerprint=scale.data.fingerprint,
     )
     shards = partition(scale.data.labels, scale.n_nodes, regime, similarity, scale.seed)
     engine = scale.engine(variant, STEP_SIZE)
     try:
         summary = run(
-            config, engine, shards, initial_parameters(scale.architecture, scale.seed),
-            out / label, checkpoint_minutes=2.0, provenance=head, seconds=seconds,
+            config,
+            engine,
+            shards,
+            initial_parameters(scale.architecture, scale.seed),
+            out / label,
+            checkpoint_minutes=2.0,
+            provenance=head,
+            seconds=seconds,
         )
     finally:
         engine.close()
@@ -274,17 +344,26 @@ def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Conso
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for row in sorted(rows, key=lambda row: -row["images_per_second"]):
         table.add_row(
-            row["variant"], f"{row['images_per_second']:,.0f}", f"{row['times_the_loop']:.2f}",
-            f"{row['of_ceiling']:.1%}", f"{row['distance']:.0e}", "" if row["right"] else "wrong")
+            row["variant"],
+            f"{row['images_per_second']:,.0f}",
+            f"{row['times_the_loop']:.2f}",
+            f"{row['of_ceiling']:.1%}",
+            f"{row['distance']:.0e}",
+            "" if row["right"] else "wrong",
+        )
     console.print(table)
     table = Table(title="Runs")
     for heading in ("run", "status", "rounds", "training loss", "images/s", "evaluation"):
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
     for label, summary in runs.items():
         table.add_row(
-            label, summary["status"], f"{summary['rounds']:,}",
-            f"{summary['final_train_loss']:.2e}", f"{summary['images_per_second']:,.0f}",
-            f"{summary['evaluation_share']:.0%}")
+            label,
+            summary["status"],
+            f"{summary['rounds']:,}",
+            f"{summary['final_train_loss']:.2e}",
+            f"{summary['images_per_second']:,.0f}",
+            f"{summary['evaluation_share']:.0%}",
+        )
     console.print(table)
 
 
@@ -295,8 +374,9 @@ def reproduce(
     device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
     minutes: Annotated[float, typer.Option(min=0, help="Time for this call.")] = 9.5,
     out: Annotated[Path, typer.Option(help="Run folders; kept between calls.")] = Path("runs/gpu"),
-    results: Annotated[Path, typer.Option(
-        help="Where the small result files go.")] = Path("deep/results"),
+    results: Annotated[Path, typer.Option(help="Where the small result files go.")] = Path(
+        "deep/results"
+    ),
     width: Annotated[int, typer.Option(min=1, help="64 is ResNet18.")] = PAPER_WIDTH,
     subset: Annotated[int, typer.Option(min=0, help="Images to train on; 0 for all.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, help="n, number of nodes.")] = 20,
@@ -305,8 +385,9 @@ def reproduce(
     similarity: Annotated[float, typer.Option(help="Of the mixed regime.")] = 0.5,
     timed_steps: Annotated[int, typer.Option(min=1, help="K of the timed rounds.")] = 10,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds a variant.")] = 10,
-    compiled: Annotated[bool, typer.Option(
-        "--compile/--no-compile", help="Also time torch.compile.")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also time torch.compile.")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
 ) -> None:
     """Time the engines, pick the fastest, and run the paper's experiment as far as time allows."""
@@ -318,15 +399,23 @@ def reproduce(
         report.make_folder(folder)
     images = load_images(data, name=data_name)
     images = images.take(balanced_subset(images.labels, subset or None, seed))
-    architecture = Architecture(width, images.images.shape[2],
-                                max(10, int(images.labels.max()) + 1))
+    architecture = Architecture(
+        width, images.images.shape[2], max(10, int(images.labels.max()) + 1)
+    )
     scale = Scale(images, architecture, nodes, batch_size, device, seed)
     head = report.provenance(report.command_line(), images.name)
     cuda = place.type == "cuda"
     wanted = variants(cuda, compiled)
     stored = time_variants(
-        scale, wanted, out / "engines.json", head, deadline, timed_steps, repeats,
-        8192 if cuda else 512, lambda text: console.print(text, highlight=False),
+        scale,
+        wanted,
+        out / "engines.json",
+        head,
+        deadline,
+        timed_steps,
+        repeats,
+        8192 if cuda else 512,
+        lambda text: console.print(text, highlight=False),
     )
     if {v.name for v in wanted} - {row["variant"] for row in stored["rows"]}:
         # The runs wait for the choice of their engine: it decides their numbers.
@@ -336,8 +425,10 @@ def reproduce(
     console.print(f"fastest: {chosen.name}", highlight=False)
     paper = (width, subset, nodes, batch_size) == (PAPER_WIDTH, 0, 20, 8)
     name = "paper" if paper else "trial"
-    write_atomically(results / f"{name}_engines.json", json.dumps(
-        {**stored, "fastest": chosen.name, "goals": GOALS}, indent=1).encode() + b"\n")
+    write_atomically(
+        results / f"{name}_engines.json",
+        json.dumps({**stored, "fastest": chosen.name, "goals": GOALS}, indent=1).encode() + b"\n",
+    )
     runs: dict[str, dict[str, Any]] = {}
     for regime, local_steps in RUNS:
         label = f"{name}_to-loss_{regime}_K{local_steps:02d}"
@@ -346,8 +437,18 @@ def reproduce(
         if finished is None and left <= 0:
             break
         runs[label] = finished or train(
-            scale, fastest(stored["rows"], out / label), regime, local_steps, rounds, similarity,
-            subset or None, label, out, results, head, left,
+            scale,
+            fastest(stored["rows"], out / label),
+            regime,
+            local_steps,
+            rounds,
+            similarity,
+            subset or None,
+            label,
+            out,
+            results,
+            head,
+            left,
         )
     show(stored, runs, console)
 

@@ -21,12 +21,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deep import report
 from deep.checkpoint import write_atomically
-from deep.cifar10 import Images
 from deep.command import run_command
-from deep.engines import Engine, available_cores, make_engine
+from deep.data.cifar10 import Images
+from deep.engines.base import Engine, available_cores, make_engine
 from deep.resnet import Architecture, initial_parameters, training_operations
+from deep.results import files as report
 
 ENGINES = ("simd", "loop", "grouped", "vmap")
 #: What this project wants of the default engine: times as fast as the plain loop, by width.
@@ -59,7 +59,13 @@ def random_images(count: int, size: int) -> Images:
 
 
 def measure(
-    width: int, *, n_nodes: int, batch_size: int, local_steps: int, repeats: int, threads: int,
+    width: int,
+    *,
+    n_nodes: int,
+    batch_size: int,
+    local_steps: int,
+    repeats: int,
+    threads: int,
     image_size: int = 32,
 ) -> list[dict[str, Any]]:
     """One row an engine: seconds a round (median, least, most) and distance from float64.
@@ -71,11 +77,13 @@ def measure(
     data = random_images(1000, image_size)
     start_model = initial_parameters(architecture, 0)
     rng = np.random.default_rng(1)
-    rounds = [rng.integers(0, len(data), (n_nodes, local_steps, batch_size))
-              for _ in range(repeats + 1)]
+    rounds = [
+        rng.integers(0, len(data), (n_nodes, local_steps, batch_size)) for _ in range(repeats + 1)
+    ]
     engines: dict[str, Engine] = {
-        name: make_engine(name, architecture, data, n_nodes=n_nodes, step_size=STEP_SIZE,
-                          threads=threads)
+        name: make_engine(
+            name, architecture, data, n_nodes=n_nodes, step_size=STEP_SIZE, threads=threads
+        )
         for name in ENGINES
     }
     seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
@@ -88,8 +96,9 @@ def measure(
             seconds[name].append(time.perf_counter() - start)
             if index == 0:
                 models[name] = engine.model().astype(np.float64)
-    exact_engine = make_engine("loop", architecture, data, n_nodes=n_nodes, step_size=STEP_SIZE,
-                               precision="float64")
+    exact_engine = make_engine(
+        "loop", architecture, data, n_nodes=n_nodes, step_size=STEP_SIZE, precision="float64"
+    )
     exact_engine.set_model(start_model)
     exact_engine.round(rounds[0])
     exact = exact_engine.model()
@@ -100,13 +109,19 @@ def measure(
         # The first round warmed caches and libraries up.
         timed = np.array(seconds[name][1:])
         median = float(np.median(timed))
-        rows.append({
-            "width": width, "engine": name, "local_steps": local_steps,
-            "seconds": median, "seconds_least": float(timed.min()),
-            "seconds_most": float(timed.max()), "images_per_second": images / median,
-            "gflops": images * training_operations(architecture) / median / 1e9,
-            "distance": float(np.linalg.norm(models[name] - exact)) / moved,
-        })
+        rows.append(
+            {
+                "width": width,
+                "engine": name,
+                "local_steps": local_steps,
+                "seconds": median,
+                "seconds_least": float(timed.min()),
+                "seconds_most": float(timed.max()),
+                "images_per_second": images / median,
+                "gflops": images * training_operations(architecture) / median / 1e9,
+                "distance": float(np.linalg.norm(models[name] - exact)) / moved,
+            }
+        )
         engines[name].close()
     allowed = max(TOLERANCE, TIMES_THE_LOOPS * rows[1]["distance"])
     for row in rows:
@@ -123,15 +138,28 @@ def measure(
 def show(rows: list[dict[str, Any]], ceiling: float, console: Console) -> None:
     """Print the rows as a table."""
     table = Table(title=f"A round of Local SGD; torch.matmul in float32: {ceiling:,.0f} GFLOP/s")
-    for heading in ("width", "engine", "ms a round", "images/s", "GFLOP/s", "of torch.matmul",
-                    "simd is faster by", "from float64"):
+    for heading in (
+        "width",
+        "engine",
+        "ms a round",
+        "images/s",
+        "GFLOP/s",
+        "of torch.matmul",
+        "simd is faster by",
+        "from float64",
+    ):
         table.add_column(heading, justify="left" if heading == "engine" else "right")
     for row in rows:
         table.add_row(
-            str(row["width"]), row["engine"], f"{1e3 * row['seconds']:,.0f}",
-            f"{row['images_per_second']:,.0f}", f"{row['gflops']:,.0f}",
-            f"{row['gflops'] / ceiling:.0%}", f"{row['simd_speedup']:.2f}",
-            f"{row['distance']:.0e}", end_section=row["engine"] == ENGINES[-1],
+            str(row["width"]),
+            row["engine"],
+            f"{1e3 * row['seconds']:,.0f}",
+            f"{row['images_per_second']:,.0f}",
+            f"{row['gflops']:,.0f}",
+            f"{row['gflops'] / ceiling:.0%}",
+            f"{row['simd_speedup']:.2f}",
+            f"{row['distance']:.0e}",
+            end_section=row["engine"] == ENGINES[-1],
         )
     console.print(table)
 
@@ -144,8 +172,9 @@ def compare(
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds an engine.")] = 7,
     threads: Annotated[int | None, typer.Option(min=1, help="All cores by default.")] = None,
     image_size: Annotated[int, typer.Option(help="Side of the images.")] = 32,
-    json_file: Annotated[Path | None, typer.Option(
-        "--json", help="Also write the numbers here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the numbers here.")
+    ] = None,
 ) -> None:
     """Print medians and ratios of the CPU engines; exit 1 when trajectories disagree."""
     console = Console(width=110)
@@ -157,31 +186,50 @@ def compare(
     rows: list[dict[str, Any]] = []
     for each in width or sorted(GOALS):
         rows += measure(
-            each, n_nodes=nodes, batch_size=batch_size, local_steps=1 if each >= 32 else 4,
-            repeats=repeats, threads=count, image_size=image_size,
+            each,
+            n_nodes=nodes,
+            batch_size=batch_size,
+            local_steps=1 if each >= 32 else 4,
+            repeats=repeats,
+            threads=count,
+            image_size=image_size,
         )
     show(rows, ceiling, console)
     goals = [
-        {"width": row["width"], "goal": GOALS[row["width"]], "speedup": row["simd_speedup"],
-         "met": row["simd_speedup"] >= GOALS[row["width"]]}
-        for row in rows if row["engine"] == "loop" and row["width"] in GOALS
+        {
+            "width": row["width"],
+            "goal": GOALS[row["width"]],
+            "speedup": row["simd_speedup"],
+            "met": row["simd_speedup"] >= GOALS[row["width"]],
+        }
+        for row in rows
+        if row["engine"] == "loop" and row["width"] in GOALS
     ]
     for goal in goals:
-        console.print(f"width {goal['width']}: {goal['speedup']:.2f} times the plain loop, goal "
-                      f"{goal['goal']}: {'met' if goal['met'] else 'missed'}")
+        console.print(
+            f"width {goal['width']}: {goal['speedup']:.2f} times the plain loop, goal "
+            f"{goal['goal']}: {'met' if goal['met'] else 'missed'}"
+        )
     if json_file:
         head = report.provenance(report.command_line(), "random images")
         content = {
-            **head, "n_nodes": nodes, "batch_size": batch_size, "threads": count,
-            "repeats": repeats, "load_average": load, "matmul_gflops": ceiling, "goals": goals,
+            **head,
+            "n_nodes": nodes,
+            "batch_size": batch_size,
+            "threads": count,
+            "repeats": repeats,
+            "load_average": load,
+            "matmul_gflops": ceiling,
+            "goals": goals,
             "rows": rows,
         }
         report.make_folder(json_file.parent)
         write_atomically(json_file, json.dumps(content, indent=1).encode() + b"\n")
     apart = [row for row in rows if not row["agrees"]]
     for row in apart:
-        console.print(f"width {row['width']}: {row['engine']} is {row['distance']:.1e} "
-                      "from the exact round")
+        console.print(
+            f"width {row['width']}: {row['engine']} is {row['distance']:.1e} from the exact round"
+        )
     if apart:
         raise typer.Exit(1)
 

@@ -27,12 +27,12 @@ from numba import njit, prange
 from rich.console import Console
 from rich.table import Table
 
-from theory import cli
-from theory.generators import least_squares
-from theory.local_sgd import run_local_sgd
-from theory.problems import MarginProblem
-from theory.provenance import provenance, write_json
-from theory.streams import sample_indices
+from theory.problems.generators import least_squares
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import run_local_sgd
+from theory.simulation.streams import sample_indices
+from theory.support import command as cli
+from theory.support.provenance import provenance, write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 Runner = Callable[[int], np.ndarray]
@@ -53,9 +53,11 @@ class Size:
     def problem(self) -> MarginProblem:
         """Least squares of that size."""
         return least_squares(
-            n_nodes=self.n_nodes, samples_per_node=self.samples, dimension=self.dimension,
+            n_nodes=self.n_nodes,
+            samples_per_node=self.samples,
+            dimension=self.dimension,
             rank=min(self.dimension, self.n_nodes * self.samples),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,15 @@ def engine(problem: MarginProblem, size: Size, name: str) -> Runner:
 
     def run(iterations: int) -> np.ndarray:
         return run_local_sgd(
-            problem, step_size=STEP, local_steps=size.local_steps,
-            rounds=iterations // size.local_steps, seeds=size.seeds, engine=name, averages=[],
+            problem,
+            step_size=STEP,
+            local_steps=size.local_steps,
+            rounds=iterations // size.local_steps,
+            seeds=size.seeds,
+            engine=name,
+            averages=[],
             record=[iterations],
-        ).final_model[0]  # fmt: skip
+        ).final_model[0]
 
     return run
 
@@ -140,9 +147,7 @@ def jax_scan(problem: MarginProblem, size: Size) -> Runner:
         return x - STEP * (a @ x - node_targets[j]) * a
 
     def node(mean: Any, draws: Any, node_rows: Any, node_targets: Any) -> Any:
-        return lax.scan(
-            lambda x, j: (step(x, j, node_rows, node_targets), None), mean, draws
-        )[0]
+        return lax.scan(lambda x, j: (step(x, j, node_rows, node_targets), None), mean, draws)[0]
 
     def one_round(mean: Any, draws: Any) -> Any:
         return jax.vmap(node, (None, 0, 0, 0))(mean, draws, rows, targets).mean(axis=0), None
@@ -260,9 +265,17 @@ def measure(runners: dict[str, Runner], size: Size, repeats: int, budget: float)
         median = float(np.median(samples[name]))
         floor = floor_seconds(name, size, flops)
         out.append(
-            Timing(name, size, counts[name], median, median * scale, min(samples[name]) * scale,
-                   max(samples[name]) * scale, None if floor is None else floor / (median * scale))
-        )  # fmt: skip
+            Timing(
+                name,
+                size,
+                counts[name],
+                median,
+                median * scale,
+                min(samples[name]) * scale,
+                max(samples[name]) * scale,
+                None if floor is None else floor / (median * scale),
+            )
+        )
     return out
 
 
@@ -279,16 +292,25 @@ def fastest_process(timing: Timing, processes: int, repeats: int) -> tuple[Timin
     for _ in range(processes):
         arguments = [str(timing.size.dimension), str(timing.iterations), str(repeats)]
         answer = subprocess.run(
-            [sys.executable, __file__, "--only-jax", *arguments], capture_output=True, text=True,
+            [sys.executable, __file__, "--only-jax", *arguments],
+            capture_output=True,
+            text=True,
             check=True,
-        )  # fmt: skip
+        )
         samples = np.array([float(word) for word in answer.stdout.split()])
         scale = timing.size.iterations / timing.iterations
         median = float(np.median(samples))
         medians.append(median * scale)
         if median < best.seconds:
-            best = Timing("JAX", timing.size, timing.iterations, median, median * scale,
-                          samples.min() * scale, samples.max() * scale)  # fmt: skip
+            best = Timing(
+                "JAX",
+                timing.size,
+                timing.iterations,
+                median,
+                median * scale,
+                samples.min() * scale,
+                samples.max() * scale,
+            )
     return best, medians
 
 
@@ -310,19 +332,36 @@ def comparison_table(timings: list[Timing], agreed: float) -> Table:
     table = Table(
         title=f"n = {size.n_nodes}, {size.samples} samples a node, K = {size.local_steps}, "
         f"d = {size.dimension:,}, {size.seeds} seeds, T = {size.iterations:,}, float64; "
-        f"models agree to {agreed:.0e}", title_justify="left",
-    )  # fmt: skip
+        f"models agree to {agreed:.0e}",
+        title_justify="left",
+    )
     table.add_column("method")
-    for name in ("timed T", "seconds for T", "least", "most", f"times {ours.method}", "floor share"):
+    for name in (
+        "timed T",
+        "seconds for T",
+        "least",
+        "most",
+        f"times {ours.method}",
+        "floor share",
+    ):
         table.add_column(name, justify="right")
     for t in timings:
         share = "-" if t.floor_share is None else f"{t.floor_share:.0%}"
-        table.add_row(t.method, f"{t.iterations:,}", f"{t.scaled:.3g}", f"{t.low:.3g}",
-                      f"{t.high:.3g}", f"{t.scaled / ours.scaled:.3g}", share)  # fmt: skip
+        table.add_row(
+            t.method,
+            f"{t.iterations:,}",
+            f"{t.scaled:.3g}",
+            f"{t.low:.3g}",
+            f"{t.high:.3g}",
+            f"{t.scaled / ours.scaled:.3g}",
+            share,
+        )
     return table
 
 
-def scaling(base: Size, field: str, values: list[int], names: list[str], budget: float) -> list[Timing]:
+def scaling(
+    base: Size, field: str, values: list[int], names: list[str], budget: float
+) -> list[Timing]:
     """Times of our engines while one number varies."""
     out = []
     for value in values:
@@ -343,9 +382,11 @@ def scaling_table(timings: list[Timing], field: str, label: str) -> Table:
         cells = {getattr(t.size, field): t for t in timings if t.method == name}
         table.add_row(
             name,
-            *(f"{1e6 * cells[v].seconds / cells[v].iterations:.3g}" if v in cells else "-"
-              for v in values),
-        )  # fmt: skip
+            *(
+                f"{1e6 * cells[v].seconds / cells[v].iterations:.3g}" if v in cells else "-"
+                for v in values
+            ),
+        )
     return table
 
 
@@ -392,12 +433,15 @@ def main(
     top = 1_000_000 if large else 100_000
     series = {
         "iterations": ("T", [2_500, 10_000, 40_000], ["numba", "margin"]),
-        "dimension": ("d", [d for d in (100, 1_000, 10_000, 100_000, top) if d <= top],
-                      ["numba", "margin"]),
+        "dimension": (
+            "d",
+            [d for d in (100, 1_000, 10_000, 100_000, top) if d <= top],
+            ["numba", "margin"],
+        ),
         "n_nodes": ("n", [5, 10, 20, 40, 80], ["numba", "margin"]),
         "local_steps": ("K", [1, 5, 20, 100], ["numba", "margin"]),
         "seeds": ("seeds", [2, 8, 32], ["numba", "margin"]),
-    }  # fmt: skip
+    }
     record["scaling"] = {}
     for field, (label, values, names) in series.items():
         timings = scaling(base, field, values, names, budget=1.0)

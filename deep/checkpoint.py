@@ -64,9 +64,14 @@ def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> 
     model = np.ascontiguousarray(state.model)
     payload = model.tobytes()
     header = {
-        "version": VERSION, "config": config, "round": state.round, "metrics": state.metrics,
-        "seconds": state.seconds, "evaluation_seconds": state.evaluation_seconds,
-        "dtype": str(model.dtype), "length": model.size,
+        "version": VERSION,
+        "config": config,
+        "round": state.round,
+        "metrics": state.metrics,
+        "seconds": state.seconds,
+        "evaluation_seconds": state.evaluation_seconds,
+        "dtype": str(model.dtype),
+        "length": model.size,
     }
     text = json.dumps(header).encode()
     digest = hashlib.sha256(text + payload).hexdigest().encode()
@@ -96,8 +101,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Checkpoint] | None:
     if header["version"] != VERSION:
         return None
     state = Checkpoint(
-        header["round"], np.frombuffer(payload, header["dtype"]).copy(), header["metrics"],
-        header["seconds"], header["evaluation_seconds"],
+        header["round"],
+        np.frombuffer(payload, header["dtype"]).copy(),
+        header["metrics"],
+        header["seconds"],
+        header["evaluation_seconds"],
     )
     return header["config"], state
 

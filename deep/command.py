@@ -29,8 +29,9 @@ def run_command(app: typer.Typer, name: str, arguments: list[str] | None = None)
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 2
     except (MemoryError, torch.cuda.OutOfMemoryError):
-        print("error: out of memory: use a smaller --width, --nodes or --batch-size",
-              file=sys.stderr)
+        print(
+            "error: out of memory: use a smaller --width, --nodes or --batch-size", file=sys.stderr
+        )
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues this run", file=sys.stderr)

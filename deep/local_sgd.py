@@ -24,10 +24,10 @@ from deep.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
+from deep.data.partition import draw_batches
 from deep.distributed import Communicator
-from deep.engines import Engine
+from deep.engines.base import Engine
 from deep.errors import UserError
-from deep.partition import draw_batches
 
 #: Share of a run's arithmetic that evaluation may take, and the cost of a forward pass in
 #: units of a training pass (forward, and a backward twice as dear).
@@ -62,8 +62,14 @@ class Config:
     data_fingerprint: str
 
     def __post_init__(self) -> None:
-        for name, least in (("local_steps", 1), ("rounds", 1), ("batch_size", 1), ("n_nodes", 1),
-                            ("width", 1), ("seed", 0)):
+        for name, least in (
+            ("local_steps", 1),
+            ("rounds", 1),
+            ("batch_size", 1),
+            ("n_nodes", 1),
+            ("width", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(
                     f"--{name.replace('_', '-')} must be at least {least}, "
@@ -127,10 +133,17 @@ def rounds_to_go(config: Config, metrics: list[dict[str, Any]]) -> float:
 
 
 def run(
-    config: Config, engine: Engine, shards: list[np.ndarray], start: np.ndarray, folder: Path, *,
-    checkpoint_minutes: float = 5.0, provenance: dict[str, Any] | None = None,
+    config: Config,
+    engine: Engine,
+    shards: list[np.ndarray],
+    start: np.ndarray,
+    folder: Path,
+    *,
+    checkpoint_minutes: float = 5.0,
+    provenance: dict[str, Any] | None = None,
     report: Callable[[Snapshot], None] | None = None,
-    observe: Callable[[dict[str, Any]], None] | None = None, seconds: float = math.inf,
+    observe: Callable[[dict[str, Any]], None] | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Run Local SGD as ``config`` says, or continue what ``folder`` holds; return the summary.
 
@@ -143,8 +156,11 @@ def run(
     writer = communicator.rank == 0
     identity = asdict(config)
     state = _open(folder, config, identity, provenance, communicator, writer)
-    clock = _Clock(state.seconds if state else 0.0, state.evaluation_seconds if state else 0.0,
-                   time.perf_counter())
+    clock = _Clock(
+        state.seconds if state else 0.0,
+        state.evaluation_seconds if state else 0.0,
+        time.perf_counter(),
+    )
     metrics = state.metrics if state else []
     engine.set_model(state.model if state else start)
     round_ = state.round if state else 0
@@ -161,10 +177,17 @@ def run(
     status = _status(config, metrics[-1], engine)
     while status is None:
         round_ += 1
-        due = evaluation_is_due(config, len(engine.data), len(metrics) - 1, metrics[-1]["round"],
-                                round_)
-        batches = draw_batches(shards, nodes, (round_ - 1) * config.local_steps,
-                               config.local_steps, config.batch_size, config.seed)
+        due = evaluation_is_due(
+            config, len(engine.data), len(metrics) - 1, metrics[-1]["round"], round_
+        )
+        batches = draw_batches(
+            shards,
+            nodes,
+            (round_ - 1) * config.local_steps,
+            config.local_steps,
+            config.batch_size,
+            config.seed,
+        )
         statistics = engine.round(batches, measure=due)
         if due:
             assert statistics is not None
@@ -173,8 +196,17 @@ def run(
             loss = engine.mean_loss()
             clock.evaluation += time.perf_counter() - now
             mark = (time.perf_counter(), round_)
-            metrics.append(_row(config, round_, loss, statistics.consensus_distance,
-                                statistics.gradient_norm, clock.seconds(), rate))
+            metrics.append(
+                _row(
+                    config,
+                    round_,
+                    loss,
+                    statistics.consensus_distance,
+                    statistics.gradient_norm,
+                    clock.seconds(),
+                    rate,
+                )
+            )
             if writer:
                 append_line(folder / "metrics.jsonl", json.dumps(metrics[-1]))
             if observe:
@@ -200,8 +232,12 @@ def run(
 
 
 def _open(
-    folder: Path, config: Config, identity: dict[str, Any], provenance: dict[str, Any] | None,
-    communicator: Communicator, writer: bool,
+    folder: Path,
+    config: Config,
+    identity: dict[str, Any],
+    provenance: dict[str, Any] | None,
+    communicator: Communicator,
+    writer: bool,
 ) -> Checkpoint | None:
     """Make or check the run folder; the checkpoint to continue from, if there is one."""
     # Rank 0 alone reads: on another machine the folder may not exist, or hold an older round.
@@ -227,13 +263,22 @@ def _rewrite_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
 
 
 def _row(
-    config: Config, round_: int, loss: float, consensus: float | None, gradient: float | None,
-    seconds: float, rate: float,
+    config: Config,
+    round_: int,
+    loss: float,
+    consensus: float | None,
+    gradient: float | None,
+    seconds: float,
+    rate: float,
 ) -> dict[str, Any]:
     return {
-        "round": round_, "iteration": round_ * config.local_steps, "train_loss": loss,
-        "consensus_distance": consensus, "gradient_norm": gradient,
-        "wall_seconds": round(seconds, 3), "images_per_second": round(rate, 1),
+        "round": round_,
+        "iteration": round_ * config.local_steps,
+        "train_loss": loss,
+        "consensus_distance": consensus,
+        "gradient_norm": gradient,
+        "wall_seconds": round(seconds, 3),
+        "images_per_second": round(rate, 1),
     }
 
 
@@ -248,8 +293,12 @@ def _status(config: Config, row: dict[str, Any], engine: Engine) -> str | None:
 
 
 def _save(
-    folder: Path, identity: dict[str, Any], round_: int, engine: Engine,
-    metrics: list[dict[str, Any]], clock: _Clock,
+    folder: Path,
+    identity: dict[str, Any],
+    round_: int,
+    engine: Engine,
+    metrics: list[dict[str, Any]],
+    clock: _Clock,
 ) -> None:
     state = Checkpoint(round_, engine.model(), metrics, clock.seconds(), clock.evaluation)
     save_checkpoint(folder, identity, state)
@@ -272,7 +321,5 @@ def _summary(
         "lowest_train_loss": min(row["train_loss"] for row in metrics),
         "wall_seconds": round(clock.seconds(), 1),
         "evaluation_share": round(clock.evaluation / max(clock.seconds(), 1e-9), 4),
-        "images_per_second": round(
-            images / max(clock.seconds() - clock.evaluation, 1e-9), 1
-        ),
+        "images_per_second": round(images / max(clock.seconds() - clock.evaluation, 1e-9), 1),
     }

@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from figures import rendering
-from figures.catalogue import FIGURES, find
-from figures.record import RECORDS, update_record
-from figures.report import GALLERY, write_gallery, write_report
-from figures.sources import ROOT
-from theory import cli
+from figures.analysis.sources import ROOT
+from figures.drawing import rendering
+from figures.drawing.catalogue import FIGURES, find
+from figures.record.blocks import RECORDS, update_record
+from figures.record.page import GALLERY, write_gallery, write_report
+from theory.support import command as cli
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 PAGE, RECORD, PICTURES = "report", "record", "gallery"

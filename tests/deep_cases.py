@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deep.cifar10 import Images
+from deep.data.cifar10 import Images
 from deep.local_sgd import Config
 
 # Maps this small gain nothing from threads, and waiting for busy cores takes long.
@@ -62,9 +62,20 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 def make_config(**changes: Any) -> Config:
     """A small configuration with some fields changed."""
     fields: dict[str, Any] = {
-        "regime": "iid", "local_steps": 2, "rounds": 30, "target_loss": 0.0, "step_size": 0.05,
-        "n_nodes": 3, "batch_size": 4, "similarity": 0.5, "width": 1, "subset": None, "seed": 0,
-        "engine": "loop", "precision": "float64", "data_name": "random images",
+        "regime": "iid",
+        "local_steps": 2,
+        "rounds": 30,
+        "target_loss": 0.0,
+        "step_size": 0.05,
+        "n_nodes": 3,
+        "batch_size": 4,
+        "similarity": 0.5,
+        "width": 1,
+        "subset": None,
+        "seed": 0,
+        "engine": "loop",
+        "precision": "float64",
+        "data_name": "random images",
         "data_fingerprint": "0",
     }
     return Config(**{**fields, **changes})

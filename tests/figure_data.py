@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from figures.sources import ROOT
-from figures.worst_cases import WORST_CASE_PATH
-from theory.instances import instance_1, instance_2, instance_4
-from theory.orders import communication, instance_slopes, typical_communication
-from theory.provenance import provenance, write_json
-from theory.sweep import tightness
+from figures.analysis.sources import ROOT
+from figures.drawing.worst_cases import WORST_CASE_PATH
+from theory.support.provenance import provenance, write_json
+from theory.theorems.instances import instance_1, instance_2, instance_4
+from theory.verification.orders import communication, instance_slopes, typical_communication
+from theory.verification.sweep import tightness
 
 RATE, DELAY = 2.0, 40.0
 KS = (1, 5, 20)
@@ -31,37 +31,58 @@ def deep_result(
     rounds = int(last / local_steps)
     metrics = [
         {
-            "round": int(t // local_steps), "iteration": int(t), "train_loss": float(loss),
+            "round": int(t // local_steps),
+            "iteration": int(t),
+            "train_loss": float(loss),
             "consensus_distance": None if t == 0 else float(local_steps * loss),
-            "gradient_norm": None if t == 0 else float(loss), "wall_seconds": 0.1,
+            "gradient_norm": None if t == 0 else float(loss),
+            "wall_seconds": 0.1,
             "images_per_second": 1.0,
         }
         for t, loss in zip(iterations, losses, strict=True)
-    ]  # fmt: skip
+    ]
     fit = {"slope": RATE, "interval": [RATE - 0.1, RATE + 0.1], "r2": 0.99}
     return {
-        "hardware": {"processor": "a processor", "cores": 2}, "versions": {"python": "3"},
-        "command": f"python -m deep.reproduce --regime {regime}", "commit": "0123456789ab",
+        "hardware": {"processor": "a processor", "cores": 2},
+        "versions": {"python": "3"},
+        "command": f"python -m deep.reproduce --regime {regime}",
+        "commit": "0123456789ab",
         "data_name": "toy images",
         "config": {
-            "regime": regime, "local_steps": local_steps, "rounds": rounds,
-            "target_loss": 1e-3 if experiment == "to-loss" else 0.0, "step_size": 0.3,
-            "n_nodes": 20, "batch_size": 8, "similarity": 0.5, "width": 4, "subset": 200, "seed": 0,
+            "regime": regime,
+            "local_steps": local_steps,
+            "rounds": rounds,
+            "target_loss": 1e-3 if experiment == "to-loss" else 0.0,
+            "step_size": 0.3,
+            "n_nodes": 20,
+            "batch_size": 8,
+            "similarity": 0.5,
+            "width": 4,
+            "subset": 200,
+            "seed": 0,
             "data_name": "toy images",
         },
         "summary": {
-            "status": "reached" if reached else "round_limit", "reached_target": reached,
-            "rounds": rounds, "iterations": last, "rounds_to_target": rounds if reached else None,
+            "status": "reached" if reached else "round_limit",
+            "reached_target": reached,
+            "rounds": rounds,
+            "iterations": last,
+            "rounds_to_target": rounds if reached else None,
             "iterations_to_target": last if reached else None,
-            "final_train_loss": float(losses[-1]), "lowest_train_loss": float(losses[-1]),
+            "final_train_loss": float(losses[-1]),
+            "lowest_train_loss": float(losses[-1]),
         },
         "fits": {
             "inverse_loss_vs_iterations": fit,
-            "loglog_slope": {"slope": -1.5, "interval": [-1.7, -1.3], "r2": 0.9,
-                             "from_iteration": last // 4},
+            "loglog_slope": {
+                "slope": -1.5,
+                "interval": [-1.7, -1.3],
+                "r2": 0.9,
+                "from_iteration": last // 4,
+            },
         },
         "metrics": metrics,
-    }  # fmt: skip
+    }
 
 
 def write_deep(root: Path) -> None:
@@ -81,10 +102,22 @@ def write_deep(root: Path) -> None:
 def check(theorem: str, verdict: str, ratio: float) -> dict[str, Any]:
     """A check of a verification record."""
     return {
-        "theorem": theorem, "problem": "least squares", "heterogeneity": "iid", "n_nodes": 5,
-        "local_steps": 5, "rounds": 10, "step_size": 1.0, "measured": 0.5, "low": 0.5, "high": 0.5,
-        "how": "exact", "bound": 0.5 * ratio, "ratio": ratio, "verdict": verdict, "why": "",
-    }  # fmt: skip
+        "theorem": theorem,
+        "problem": "least squares",
+        "heterogeneity": "iid",
+        "n_nodes": 5,
+        "local_steps": 5,
+        "rounds": 10,
+        "step_size": 1.0,
+        "measured": 0.5,
+        "low": 0.5,
+        "high": 0.5,
+        "how": "exact",
+        "bound": 0.5 * ratio,
+        "ratio": ratio,
+        "verdict": verdict,
+        "why": "",
+    }
 
 
 def write_theory(root: Path) -> None:
@@ -93,19 +126,29 @@ def write_theory(root: Path) -> None:
     families = [*communication(ks, rounds=40), typical_communication("iid", ks)]
     record = {
         **provenance(),
-        "sweep": {"local_steps": [5], "rounds": 10, "n_nodes": 5, "heterogeneity": ["iid"],
-                  "seeds": 8},
+        "sweep": {
+            "local_steps": [5],
+            "rounds": 10,
+            "n_nodes": 5,
+            "heterogeneity": ["iid"],
+            "seeds": 8,
+        },
         "checks": [check(t, "HOLDS", 1.5 + i) for i, t in enumerate(("T1", "T2", "T3", "T6"))],
-        "tightness": [asdict(tightness(make(100, 5))) for make in (instance_1, instance_2, instance_4)],
+        "tightness": [
+            asdict(tightness(make(100, 5))) for make in (instance_1, instance_2, instance_4)
+        ],
         "slopes": [{**asdict(s), "verdict": s.verdict} for s in instance_slopes(600, points=4)],
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in families],
-    }  # fmt: skip
+    }
     write_json(root / "theory/results/verify_rates.json", record)
     # Solving cells anew takes a minute; a corner of the committed sweep is the same numbers.
     record = json.loads((ROOT / WORST_CASE_PATH).read_text())
     record["rows"] = [
-        row for row in record["rows"]
-        if row["local_steps"] <= 2 and row["rounds"] <= 2 and row["step_size"] in (0.5, 1.0)
+        row
+        for row in record["rows"]
+        if row["local_steps"] <= 2
+        and row["rounds"] <= 2
+        and row["step_size"] in (0.5, 1.0)
         and row["metric"] != "distance"
-    ]  # fmt: skip
+    ]
     write_json(root / WORST_CASE_PATH, record)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from theory.baselines import baseline_rows, compare_baselines, schedules
-from theory.generators import HETEROGENEITIES, least_squares, realizable_logistic
-from theory.local_sgd import run_local_sgd
-from theory.problems import MarginProblem
+from theory.problems.generators import HETEROGENEITIES, least_squares, realizable_logistic
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import run_local_sgd
+from theory.verification.baselines import baseline_rows, compare_baselines, schedules
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 12, "dimension": 60, "rank": 8}
 
@@ -24,7 +24,12 @@ def test_budgets_are_equal_where_they_are_said_to_be(
         problem, local_steps=local_steps, rounds=rounds, batch_size=batch
     )
     spent = local_steps * rounds * batch
-    assert local.communications[-1] == both.communications[-1] == gd_rounds.communications[-1] == rounds
+    assert (
+        local.communications[-1]
+        == both.communications[-1]
+        == gd_rounds.communications[-1]
+        == rounds
+    )
     assert local.gradients[-1] == both.gradients[-1] == computation.gradients[-1] == spent
     assert computation.communications[-1] == local_steps * rounds
     assert gd_rounds.gradients[-1] == 12 * rounds
@@ -38,9 +43,14 @@ def test_exact_paths_lie_within_sampled_bands() -> None:
     for baseline in (local, both):
         s = baseline.schedule
         run = run_local_sgd(
-            problem, step_size=s.step_size, local_steps=s.local_steps, rounds=s.rounds, seeds=800,
-            batch_size=s.batch_size, averages=[],
-        )  # fmt: skip
+            problem,
+            step_size=s.step_size,
+            local_steps=s.local_steps,
+            rounds=s.rounds,
+            seeds=800,
+            batch_size=s.batch_size,
+            averages=[],
+        )
         sample = run.history["global_loss"][0, :, -1]
         error = sample.std(ddof=1) / np.sqrt(len(sample))
         assert abs(sample.mean() - baseline.loss[-1]) < 4.5 * error

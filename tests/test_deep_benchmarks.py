@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from deep_cases import random_images, write_class_folders
 
-from deep.formulations import Grouped
+from deep.engines.formulations import Grouped
 
 
 def load_benchmark(name: str) -> ModuleType:
@@ -34,10 +34,31 @@ def gpu_arguments(tmp_path: Path, minutes: float) -> list[str]:
     if not data.exists():
         write_class_folders(data, random_images(40))
     return [
-        "--device", "cpu", "--data", str(data), "--width", "1", "--subset", "40", "--nodes", "3",
-        "--batch-size", "2", "--rounds", "4", "--timed-steps", "1", "--repeats", "1",
-        "--no-compile", "--minutes", str(minutes), "--out", str(tmp_path / "out"),
-        "--results", str(tmp_path / "results"),
+        "--device",
+        "cpu",
+        "--data",
+        str(data),
+        "--width",
+        "1",
+        "--subset",
+        "40",
+        "--nodes",
+        "3",
+        "--batch-size",
+        "2",
+        "--rounds",
+        "4",
+        "--timed-steps",
+        "1",
+        "--repeats",
+        "1",
+        "--no-compile",
+        "--minutes",
+        str(minutes),
+        "--out",
+        str(tmp_path / "out"),
+        "--results",
+        str(tmp_path / "results"),
     ]
 
 
@@ -59,15 +80,18 @@ def test_gpu_benchmark_runs_on_a_cpu_and_goes_on_over_calls(
     assert rows["im2col, float32"]["distance"] < 1e-3 < rows["im2col, bf16"]["distance"]
     for row in rows.values():
         assert 0 < row["of_ceiling"] < 1 and row["slowest"] <= row["fastest"]
-    best = max((r for r in rows.values() if r["engine"] != "loop"),
-               key=lambda r: r["images_per_second"])
+    best = max(
+        (r for r in rows.values() if r["engine"] != "loop"), key=lambda r: r["images_per_second"]
+    )
     assert stored["fastest"] == best["variant"]
     for regime, local_steps in gpu.RUNS:
         label = f"trial_to-loss_{regime}_K{local_steps:02d}"
         result = json.loads((tmp_path / "results" / f"{label}.json").read_text())
         assert result["summary"]["status"] == "round_limit" and result["summary"]["rounds"] == 4
         assert (result["config"]["regime"], result["config"]["local_steps"]) == (
-            regime, local_steps)
+            regime,
+            local_steps,
+        )
         assert result["config"]["precision"] == best["precision"]
 
     def refuse(*arguments: Any, **options: Any) -> None:
@@ -92,8 +116,19 @@ def test_gpu_benchmark_continues_a_run_out_of_time(tmp_path: Path) -> None:
 
     def train(out: Path, seconds: float) -> dict[str, Any]:
         summary: dict[str, Any] = gpu.train(
-            scale, gpu.Variant("im2col", "float32"), "pathological", 2, 6, 0.5, None, "label", out,
-            tmp_path / "results", head, seconds)
+            scale,
+            gpu.Variant("im2col", "float32"),
+            "pathological",
+            2,
+            6,
+            0.5,
+            None,
+            "label",
+            out,
+            tmp_path / "results",
+            head,
+            seconds,
+        )
         return summary
 
     def model(out: Path) -> np.ndarray:
@@ -139,8 +174,9 @@ def test_gpu_benchmark_without_its_device_is_one_line(
 
 def test_speed_benchmark_compares_equal_trajectories() -> None:
     speed = load_benchmark("deep_speed")
-    rows = speed.measure(2, n_nodes=2, batch_size=8, local_steps=1, repeats=1, threads=1,
-                         image_size=8)
+    rows = speed.measure(
+        2, n_nodes=2, batch_size=8, local_steps=1, repeats=1, threads=1, image_size=8
+    )
     assert [row["engine"] for row in rows] == list(speed.ENGINES)
     for row in rows:
         assert row["agrees"] and 0 < row["distance"] < 1e-3 and row["gflops"] > 0

@@ -40,9 +40,14 @@ def state_after(round_: int) -> Checkpoint:
 
 def same(a: Checkpoint | None, b: Checkpoint) -> bool:
     """Whether two states are the same to the bit."""
-    return (a is not None and a.round == b.round and a.metrics == b.metrics
-            and a.seconds == b.seconds and a.model.tobytes() == b.model.tobytes()
-            and a.model.dtype == b.model.dtype)
+    return (
+        a is not None
+        and a.round == b.round
+        and a.metrics == b.metrics
+        and a.seconds == b.seconds
+        and a.model.tobytes() == b.model.tobytes()
+        and a.model.dtype == b.model.dtype
+    )
 
 
 @pytest.fixture

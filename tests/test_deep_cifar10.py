@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from deep_cases import add_member, md5_of, random_images, write_archive, write_class_folders
 
-from deep import cifar10
-from deep.cifar10 import ARCHIVE, download_archive, load_images
+from deep.data import cifar10
+from deep.data.cifar10 import ARCHIVE, download_archive, load_images
 from deep.errors import UserError
 
 
 def random_batches() -> list[tuple[np.ndarray, np.ndarray]]:
     """Three batches of two records each."""
     rng = np.random.default_rng(1)
-    return [(rng.integers(0, 10, 2), rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8))
-            for _ in range(3)]
+    return [
+        (rng.integers(0, 10, 2), rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8))
+        for _ in range(3)
+    ]
 
 
 @pytest.mark.parametrize("give_folder", [True, False])
@@ -100,8 +102,11 @@ def test_cache_is_used_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cache = tmp_path / ".own-decoded.npz"
     decoded: list[int] = []
     genuine = cifar10._decode
-    monkeypatch.setattr(cifar10, "_decode", lambda files, progress: (
-        decoded.append(len(files)), genuine(files, progress))[1])
+    monkeypatch.setattr(
+        cifar10,
+        "_decode",
+        lambda files, progress: (decoded.append(len(files)), genuine(files, progress))[1],
+    )
     assert load_images(folder).fingerprint == first.fingerprint and not decoded
     # A flipped byte of the pixels, a torn file, and a changed image each cost a decoding.
     damaged = bytearray(cache.read_bytes())
@@ -134,8 +139,13 @@ def test_download_appears_only_when_its_md5_is_right(tmp_path: Path) -> None:
     source = tmp_path / "source.tar.gz"
     md5 = write_archive(source, random_batches())
     steps: list[tuple[int, int]] = []
-    images = load_images(tmp_path / "data", download=True, md5=md5, url=source.as_uri(),
-                         progress=lambda done, total: steps.append((done, total)))
+    images = load_images(
+        tmp_path / "data",
+        download=True,
+        md5=md5,
+        url=source.as_uri(),
+        progress=lambda done, total: steps.append((done, total)),
+    )
     assert len(images) == 6 and (tmp_path / "data" / ARCHIVE).is_file()
     assert steps[-1] == (source.stat().st_size, source.stat().st_size)
     with pytest.raises(UserError, match=r"the download .* try again"):
@@ -166,7 +176,8 @@ def test_fingerprint_depends_on_pixels_and_labels() -> None:
     labels = images.labels.copy()
     labels[0] += 1
     prints = {
-        images.fingerprint, cifar10.Images(pixels, images.labels, "x").fingerprint,
+        images.fingerprint,
+        cifar10.Images(pixels, images.labels, "x").fingerprint,
         cifar10.Images(images.images, labels, "x").fingerprint,
     }
     assert len(prints) == 3

@@ -20,8 +20,21 @@ from deep import checkpoint, reproduce
 from deep.reproduce import main
 
 SMALL = [
-    "--preset", "smoke", "--engine", "loop", "--width", "1", "--nodes", "4", "--batch-size", "4",
-    "--local-steps", "2", "--threads", "1", "--quiet",
+    "--preset",
+    "smoke",
+    "--engine",
+    "loop",
+    "--width",
+    "1",
+    "--nodes",
+    "4",
+    "--batch-size",
+    "4",
+    "--local-steps",
+    "2",
+    "--threads",
+    "1",
+    "--quiet",
 ]
 
 
@@ -32,18 +45,42 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> None:
-    arguments = [*SMALL, "--local-steps", "1", "--regime", "mixed", "--data", str(data),
-                 "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
-                 "--data-name", "noise"]
+    arguments = [
+        *SMALL,
+        "--local-steps",
+        "1",
+        "--regime",
+        "mixed",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "runs"),
+        "--results",
+        str(tmp_path / "results"),
+        "--data-name",
+        "noise",
+    ]
     assert main(arguments) == 0
     for k in (1, 2):
         label = f"smoke_to-loss_mixed_K{k:02d}"
         assert {p.name for p in (tmp_path / "runs" / label).iterdir()} >= {
-            "config.json", "metrics.jsonl", "summary.json"}
+            "config.json",
+            "metrics.jsonl",
+            "summary.json",
+        }
         content = json.loads((tmp_path / "results" / f"{label}.json").read_text())
         assert content["config"]["local_steps"] == k and content["data_name"] == "noise"
-        assert set(content) == {"hardware", "versions", "command", "commit", "data_name",
-                                "config", "summary", "fits", "metrics"}
+        assert set(content) == {
+            "hardware",
+            "versions",
+            "command",
+            "commit",
+            "data_name",
+            "config",
+            "summary",
+            "fits",
+            "metrics",
+        }
         assert content["summary"]["rounds"] == 5 == content["metrics"][-1]["round"]
         assert content["metrics"][-1]["iteration"] == 5 * k
         assert content["metrics"][-1]["gradient_norm"] > 0
@@ -80,7 +117,10 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
     message: str,
 ) -> None:
     if torch.cuda.is_available() and "--cuda-graphs" in arguments:
@@ -150,7 +190,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not (folder / "summary.json").exists() and not list(folder.glob(".*.part"))
     monkeypatch.undo()
     state = checkpoint.load_checkpoint(
-        folder, json.loads((folder / "config.json").read_text())["config"])
+        folder, json.loads((folder / "config.json").read_text())["config"]
+    )
     assert state is not None and 0 < state.round < 9
     assert main([*arguments, "--out", str(tmp_path / "full")]) == 0
 
@@ -174,8 +215,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     ],
 )
 def test_what_stops_a_run_is_one_line(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, line: str,
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    status: int,
+    line: str,
 ) -> None:
     def stop(*arguments: Any, **options: Any) -> None:
         raise raised
@@ -217,9 +263,22 @@ def test_refused_folder_stays_free_of_tensorboard(
 
 def test_as_a_module_it_exits_with_2_and_names_itself(tmp_path: Path, data: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "deep.reproduce", *SMALL, "--data", str(data),
-                               "--out", str(tmp_path), *arguments],
-                              capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "deep.reproduce",
+                *SMALL,
+                "--data",
+                str(data),
+                "--out",
+                str(tmp_path),
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     answer = run("--local-steps", "0")
     assert answer.returncode == 2 and answer.stderr.startswith("error: --local-steps")

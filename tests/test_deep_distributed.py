@@ -21,9 +21,31 @@ from deep.reproduce import main
 def options(data: Path, out: Path, nodes: int) -> list[str]:
     """Arguments of a short run in double precision."""
     return [
-        "--preset", "smoke", "--regime", "pathological", "--local-steps", "2", "--engine", "loop",
-        "--precision", "float64", "--width", "1", "--nodes", str(nodes), "--rounds", "6",
-        "--step-size", "0.1", "--device", "cpu", "--quiet", "--data", str(data), "--out", str(out),
+        "--preset",
+        "smoke",
+        "--regime",
+        "pathological",
+        "--local-steps",
+        "2",
+        "--engine",
+        "loop",
+        "--precision",
+        "float64",
+        "--width",
+        "1",
+        "--nodes",
+        str(nodes),
+        "--rounds",
+        "6",
+        "--step-size",
+        "0.1",
+        "--device",
+        "cpu",
+        "--quiet",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
     ]
 
 
@@ -43,9 +65,20 @@ def result(out: Path) -> tuple[np.ndarray, np.ndarray]:
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run the command under torchrun on this machine."""
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         f"--nproc-per-node={processes}", "-m", "deep.reproduce", *arguments],
-        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "deep.reproduce",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

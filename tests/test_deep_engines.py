@@ -9,18 +9,24 @@ import pytest
 import torch
 from deep_cases import random_images
 
-from deep.engines import Engine, make_engine
+from deep.data.partition import draw_batches, partition
+from deep.engines.base import Engine, make_engine
+from deep.engines.stacked import FORMULATIONS, StackedEngine
 from deep.errors import UserError
-from deep.partition import draw_batches, partition
 from deep.resnet import Architecture, initial_parameters
-from deep.stacked import FORMULATIONS, StackedEngine
 
 N_NODES, STEP_SIZE = 3, 0.1
 
 
 def trajectory(
-    name: str, *, width: int = 2, size: int = 8, batch_size: int = 8, rounds: int = 5,
-    local_steps: int = 4, **options: Any,
+    name: str,
+    *,
+    width: int = 2,
+    size: int = 8,
+    batch_size: int = 8,
+    rounds: int = 5,
+    local_steps: int = 4,
+    **options: Any,
 ) -> np.ndarray:
     """The averaged model after every round and all models of the last, [rounds + n, P]."""
     data, architecture = random_images(40, size), Architecture(width, size)
@@ -172,12 +178,18 @@ def test_nodes_can_be_a_part_of_all() -> None:
 )
 def test_what_does_not_fit_together_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make_engine(architecture=Architecture(1, 8), data=random_images(), n_nodes=2,
-                    step_size=0.1, **options)
+        make_engine(
+            architecture=Architecture(1, 8),
+            data=random_images(),
+            n_nodes=2,
+            step_size=0.1,
+            **options,
+        )
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="cuda:3 is not there: 0 CUDA devices"):
-        make_engine("loop", Architecture(1, 8), random_images(), n_nodes=2, step_size=0.1,
-                    device="cuda:3")
+        make_engine(
+            "loop", Architecture(1, 8), random_images(), n_nodes=2, step_size=0.1, device="cuda:3"
+        )

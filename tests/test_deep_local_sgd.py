@@ -16,8 +16,9 @@ from deep_cases import make_config, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deep.data.partition import partition
 from deep.distributed import Communicator
-from deep.engines import Engine, RoundStatistics, make_engine
+from deep.engines.base import Engine, RoundStatistics, make_engine
 from deep.errors import UserError
 from deep.local_sgd import (
     EVALUATION_SHARE,
@@ -27,7 +28,6 @@ from deep.local_sgd import (
     rounds_to_go,
     run,
 )
-from deep.partition import partition
 from deep.resnet import Architecture, initial_parameters
 
 
@@ -35,8 +35,16 @@ class ScriptedEngine(Engine):
     """No training: the loss after round r is ``script(r)``."""
 
     def __init__(self, script: Callable[[int], float], n_nodes: int = 3) -> None:
-        super().__init__(Architecture(1, 8), random_images(40), n_nodes, n_nodes, 0.05,
-                         torch.device("cpu"), "float64", Communicator())
+        super().__init__(
+            Architecture(1, 8),
+            random_images(40),
+            n_nodes,
+            n_nodes,
+            0.05,
+            torch.device("cpu"),
+            "float64",
+            Communicator(),
+        )
         self.script, self.rounds, self.evaluated = script, 0, []  # type: ignore[var-annotated]
 
     def round(self, batches: np.ndarray, measure: bool = False) -> RoundStatistics | None:
@@ -62,14 +70,18 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @given(
-    images=st.integers(1, 50_000), local_steps=st.integers(1, 20), nodes=st.integers(1, 20),
-    batch_size=st.integers(1, 16), rounds=st.integers(1, 400),
+    images=st.integers(1, 50_000),
+    local_steps=st.integers(1, 20),
+    nodes=st.integers(1, 20),
+    batch_size=st.integers(1, 16),
+    rounds=st.integers(1, 400),
 )
 def test_evaluation_takes_at_most_a_tenth_of_the_arithmetic(
     images: int, local_steps: int, nodes: int, batch_size: int, rounds: int
 ) -> None:
-    config = make_config(local_steps=local_steps, n_nodes=nodes, batch_size=batch_size,
-                         rounds=rounds)
+    config = make_config(
+        local_steps=local_steps, n_nodes=nodes, batch_size=batch_size, rounds=rounds
+    )
     done = last = 0
     for round_ in range(1, rounds):
         if evaluation_is_due(config, images, done, last, round_):
@@ -102,8 +114,9 @@ def test_stops_at_the_first_full_set_loss_below_the_target(tmp_path: Path) -> No
 
 
 def test_a_loss_of_exactly_zero_reaches_the_target(tmp_path: Path) -> None:
-    summary = scripted_run(tmp_path / "r", lambda r: 0.0 if r >= 12 else 1.0 / (r + 1),
-                           target_loss=1e-4, rounds=30)
+    summary = scripted_run(
+        tmp_path / "r", lambda r: 0.0 if r >= 12 else 1.0 / (r + 1), target_loss=1e-4, rounds=30
+    )
     assert (summary["status"], summary["rounds"]) == ("reached", 12)
 
 
@@ -123,8 +136,7 @@ def test_divergence_ends_the_run_and_is_reported(tmp_path: Path, bad: float) -> 
 
 def test_a_real_run_diverges_at_a_huge_step_size(tmp_path: Path) -> None:
     data, architecture = random_images(40), Architecture(1, 8)
-    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=1e30,
-                         precision="float64")
+    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=1e30, precision="float64")
     shards = partition(data.labels, 3, "iid", 0.5, 0)
     config = make_config(step_size=1e30, rounds=10, batch_size=20)
     summary = run(config, engine, shards, initial_parameters(architecture, 0), tmp_path / "r")
@@ -134,13 +146,17 @@ def test_a_real_run_diverges_at_a_huge_step_size(tmp_path: Path) -> None:
 @given(power=st.floats(0.5, 2), start=st.floats(0.5, 3), reached=st.integers(20, 2000))
 def test_rounds_left_are_exact_on_a_power_law(power: float, start: float, reached: int) -> None:
     config = make_config(rounds=10**9, target_loss=1e-4)
-    metrics = [{"round": r, "train_loss": start * (r + 0.0) ** -power if r else 10.0}
-               for r in range(reached + 1)]
+    metrics = [
+        {"round": r, "train_loss": start * (r + 0.0) ** -power if r else 10.0}
+        for r in range(reached + 1)
+    ]
     expected = (start / 1e-4) ** (1 / power) - reached
     if expected <= 0:
         assert rounds_to_go(config, metrics) == 0.0
     else:
-        assert rounds_to_go(config, metrics) == pytest.approx(min(expected, 1e9 - reached), rel=1e-6)
+        assert rounds_to_go(config, metrics) == pytest.approx(
+            min(expected, 1e9 - reached), rel=1e-6
+        )
 
 
 def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
@@ -161,8 +177,15 @@ def test_progress_hears_of_every_round(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda r: 2.0 / (r + 1))
     config = make_config(rounds=12, local_steps=20, batch_size=20)
     shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
-    run(config, engine, shards, np.zeros(engine.mean.numel()), tmp_path / "r",
-        report=heard.append, observe=lambda row: observed.append(row["round"]))
+    run(
+        config,
+        engine,
+        shards,
+        np.zeros(engine.mean.numel()),
+        tmp_path / "r",
+        report=heard.append,
+        observe=lambda row: observed.append(row["round"]),
+    )
     assert [snapshot.round for snapshot in heard] == list(range(1, 13))
     assert observed == engine.evaluated[1:]
     assert heard[-1].rounds_left == 0 and heard[-1].images_per_second > 0
@@ -172,10 +195,14 @@ def test_progress_hears_of_every_round(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"local_steps": 0}, "--local-steps must be at least 1, got 0"),
-        ({"rounds": 0}, "--rounds"), ({"batch_size": -1}, "--batch-size"),
-        ({"n_nodes": 0}, "--n-nodes"), ({"width": 0}, "--width"), ({"seed": -1}, "--seed"),
+        ({"rounds": 0}, "--rounds"),
+        ({"batch_size": -1}, "--batch-size"),
+        ({"n_nodes": 0}, "--n-nodes"),
+        ({"width": 0}, "--width"),
+        ({"seed": -1}, "--seed"),
         ({"step_size": 0.0}, "--step-size must be positive and finite"),
-        ({"step_size": math.nan}, "--step-size"), ({"target_loss": -1.0}, "--target-loss"),
+        ({"step_size": math.nan}, "--step-size"),
+        ({"target_loss": -1.0}, "--target-loss"),
         ({"target_loss": math.inf}, "--target-loss"),
     ],
 )

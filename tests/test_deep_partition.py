@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deep.data.partition import REGIMES, balanced_subset, draw_batches, partition
 from deep.errors import UserError
-from deep.partition import REGIMES, balanced_subset, draw_batches, partition
 
 #: CIFAR-10's training labels, in some order: 5,000 images of each of ten classes.
 CIFAR_LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 5000))
@@ -46,8 +46,11 @@ def test_mixed_takes_the_stated_share_iid(similarity: float) -> None:
 
 
 @given(
-    labels=st.lists(st.integers(0, 5), min_size=1, max_size=60), nodes=st.integers(1, 60),
-    regime=st.sampled_from(REGIMES), similarity=st.floats(0, 1), seed=st.integers(0, 2**32),
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    nodes=st.integers(1, 60),
+    regime=st.sampled_from(REGIMES),
+    similarity=st.floats(0, 1),
+    seed=st.integers(0, 2**32),
 )
 def test_every_image_has_one_node_and_sizes_are_equal(
     labels: list[int], nodes: int, regime: str, similarity: float, seed: int
@@ -76,9 +79,11 @@ def test_subset_is_balanced_and_ascending(labels: list[int], data: st.DataObject
 @pytest.mark.parametrize(
     ("nodes", "regime", "similarity", "message"),
     [
-        (0, "iid", 0.5, "number of nodes"), (6, "iid", 0.5, "1..5"),
+        (0, "iid", 0.5, "number of nodes"),
+        (6, "iid", 0.5, "1..5"),
         (2, "even", 0.5, "unknown regime 'even': choose one of iid, mixed"),
-        (2, "mixed", 1.5, "similarity"), (2, "mixed", float("nan"), "similarity"),
+        (2, "mixed", 1.5, "similarity"),
+        (2, "mixed", float("nan"), "similarity"),
     ],
 )
 def test_bad_partitions_are_refused(
@@ -105,6 +110,8 @@ def test_batches_do_not_depend_on_how_steps_are_grouped(first: int, steps: int, 
     shards = [np.arange(20), np.arange(20, 31)]
     cut = min(cut, steps)
     whole = draw_batches(shards, [0, 1], first, steps, 3, 7)
-    parts = [draw_batches(shards, [0, 1], first, cut, 3, 7),
-             draw_batches(shards, [0, 1], first + cut, steps - cut, 3, 7)]
+    parts = [
+        draw_batches(shards, [0, 1], first, cut, 3, 7),
+        draw_batches(shards, [0, 1], first + cut, steps - cut, 3, 7),
+    ]
     assert (np.concatenate(parts, axis=1) == whole).all()

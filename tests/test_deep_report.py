@@ -10,18 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deep import report
-from deep.report import MOST_ROWS, fit_curve, log_spaced_rows, write_result
+from deep.results import files as report
+from deep.results.files import MOST_ROWS, fit_curve, log_spaced_rows, write_result
 
 
-def curve(power: float, rows: int = 400, noise: float = 0.0, shift: float = 0.0,
-          seed: int = 0) -> list[dict[str, Any]]:
+def curve(
+    power: float, rows: int = 400, noise: float = 0.0, shift: float = 0.0, seed: int = 0
+) -> list[dict[str, Any]]:
     """Rows of loss = 3 (T + shift)^-power, with log-normal noise."""
     rng = np.random.default_rng(seed)
     iterations = np.unique(np.geomspace(1, 50_000, rows).round().astype(int))
     loss = 3.0 * (iterations + shift) ** -power * np.exp(noise * rng.normal(size=len(iterations)))
-    first = {"round": 0, "iteration": 0, "train_loss": 2.3, "consensus_distance": None,
-             "gradient_norm": None, "wall_seconds": 0.0, "images_per_second": 0.0}
+    first = {
+        "round": 0,
+        "iteration": 0,
+        "train_loss": 2.3,
+        "consensus_distance": None,
+        "gradient_norm": None,
+        "wall_seconds": 0.0,
+        "images_per_second": 0.0,
+    }
     return [first] + [
         {**first, "round": int(t), "iteration": int(t), "train_loss": float(value)}
         for t, value in zip(iterations, loss, strict=True)
@@ -104,7 +112,10 @@ def test_result_file_is_strict_json_and_names_the_first_commit(tmp_path: Path) -
     text = (tmp_path / "deep" / "r.json").read_text()
     result = json.loads(text, parse_constant=refuse)
     assert (result["commit"], result["command"], result["data_name"]) == (
-        "first", "python first", "x")
+        "first",
+        "python first",
+        "x",
+    )
     assert len(result["metrics"]) <= MOST_ROWS and result["metrics"][-1]["train_loss"] is None
     assert result["fits"] == json.loads(json.dumps(fit_curve(rows)))
     assert result["config"] == {"regime": "iid"} and result["summary"] == {"status": "diverged"}
@@ -113,11 +124,12 @@ def test_result_file_is_strict_json_and_names_the_first_commit(tmp_path: Path) -
 def test_commit_tells_of_changed_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True,
-                       capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True
+        )
 
-    code = tmp_path / "deep" / "report.py"
-    code.parent.mkdir()
+    code = tmp_path / "deep" / "results" / "files.py"
+    code.parent.mkdir(parents=True)
     code.write_text("x = 1\n")
     (tmp_path / "other.txt").write_text("a")
     monkeypatch.setattr(report, "__file__", str(code))

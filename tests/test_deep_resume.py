@@ -20,9 +20,29 @@ from deep.reproduce import main
 
 ROUNDS, KILLS = 90, 3
 OPTIONS = [
-    "--preset", "smoke", "--experiment", "fixed-rounds", "--rounds", str(ROUNDS), "--nodes", "3",
-    "--batch-size", "3", "--local-steps", "2", "--engine", "loop", "--width", "1", "--threads",
-    "1", "--device", "cpu", "--checkpoint-minutes", "0", "--quiet",
+    "--preset",
+    "smoke",
+    "--experiment",
+    "fixed-rounds",
+    "--rounds",
+    str(ROUNDS),
+    "--nodes",
+    "3",
+    "--batch-size",
+    "3",
+    "--local-steps",
+    "2",
+    "--engine",
+    "loop",
+    "--width",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--checkpoint-minutes",
+    "0",
+    "--quiet",
 ]
 LABEL = "smoke_fixed-rounds_iid_K02"
 
@@ -36,7 +56,8 @@ def read_folder(out: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     return (
-        state.model.tobytes(), [{k: v for k, v in row.items() if k not in clocks} for row in rows],
+        state.model.tobytes(),
+        [{k: v for k, v in row.items() if k not in clocks} for row in rows],
         {k: v for k, v in summary.items() if k not in clocks},
     )
 
@@ -56,8 +77,9 @@ def test_killed_and_resumed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     chance = random.Random(0)
     folder, reached = tmp_path / "killed" / LABEL, []
     for kill in range(KILLS):
-        process = subprocess.Popen([sys.executable, "-m", "deep.reproduce", *options,
-                                    "--out", str(tmp_path / "killed")])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deep.reproduce", *options, "--out", str(tmp_path / "killed")]
+        )
         goal = round_of(folder) + 2 + chance.randrange(ROUNDS // (2 * KILLS))
         while round_of(folder) < goal and process.poll() is None:
             time.sleep(0.001)

@@ -23,11 +23,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures import deep_curves, orders, rendering, report, sources, style, theory_data
-from figures import worst_cases as worst
 from figures.__main__ import main
-from figures.catalogue import FIGURES, Entry, find
-from figures.sources import MissingResult, Sources, array, imported_modules
+from figures.analysis import sources, theory_data
+from figures.analysis.sources import MissingResult, Sources, array, imported_modules
+from figures.drawing import deep_curves, orders, rendering, style
+from figures.drawing import worst_cases as worst
+from figures.drawing.catalogue import FIGURES, Entry, find
+from figures.record import page as report
 
 
 @dataclass
@@ -220,8 +222,11 @@ def test_no_left_side_crosses_its_bound(made: Made) -> None:
 
 def test_tightness_markers_lie_on_the_closed_forms_and_near_the_limits(made: Made) -> None:
     (ax,) = made.axes("tightness")
-    closed = [drawn for drawn in ax.lines if drawn.get_label().startswith("_") and
-              drawn.get_linestyle() == "-"]  # fmt: skip
+    closed = [
+        drawn
+        for drawn in ax.lines
+        if drawn.get_label().startswith("_") and drawn.get_linestyle() == "-"
+    ]
     for name, curve in zip(("I0", "I1", "I2", "I3", "I4"), closed, strict=True):
         (markers,) = [drawn for drawn in ax.lines if drawn.get_label().startswith(name)]
         assert xy(markers)[1] == pytest.approx(xy(curve)[1], rel=1e-6)
@@ -324,9 +329,12 @@ def test_a_missing_result_names_its_command_and_costs_only_its_figure(
 ) -> None:
     (tmp_path / "loss-vs-rounds.png").write_bytes(b"stale")
     outcomes = rendering.make_figures(
-        find(["loss-vs-rounds", "rounds-to-eps", "worst-case", "tightness"]), tmp_path,
-        root=tmp_path, cache=made.cache, quick=True,
-    )  # fmt: skip
+        find(["loss-vs-rounds", "rounds-to-eps", "worst-case", "tightness"]),
+        tmp_path,
+        root=tmp_path,
+        cache=made.cache,
+        quick=True,
+    )
     messages = {o.entry.name: o.missing for o in outcomes}
     assert "python -m deep.reproduce --preset laptop" in messages["loss-vs-rounds"]
     assert orders.VERIFY_COMMAND in messages["rounds-to-eps"]
@@ -386,8 +394,10 @@ def test_the_command_makes_what_it_is_asked_for(
     assert main(["rounds-to-loss"], quick=True, out=tmp_path) == 0
     # Small-scale figures have a folder of their own.
     assert sorted(p.name for p in (tmp_path / "quick").iterdir()) == [
-        "rounds-to-loss.json", "rounds-to-loss.pdf", "rounds-to-loss.png",
-    ]  # fmt: skip
+        "rounds-to-loss.json",
+        "rounds-to-loss.pdf",
+        "rounds-to-loss.png",
+    ]
     assert "[1/1] rounds-to-loss" in capsys.readouterr().out
     assert main(["rounds-to-loss"], quick=True, out=tmp_path) == 0
     assert "unchanged" in capsys.readouterr().out
@@ -437,8 +447,8 @@ def test_theory_data_are_computed_once(tmp_path: Path) -> None:
 
 def test_the_cache_depends_on_what_the_data_depend_on() -> None:
     names = {path.stem for path in imported_modules(Path(theory_data.__file__))}
-    assert {"moments", "local_sgd", "kernels", "problems", "generators", "theorems"} <= names
-    assert not names & {"cli", "tables", "verify_rates", "worst_case", "pep_sdp", "user_data"}
+    assert {"moments", "local_sgd", "kernels", "margin", "generators", "base"} <= names
+    assert not names & {"command", "tables", "verify_rates", "__main__", "sdp", "files"}
 
 
 def test_imports_are_followed_through_one_another(tmp_path: Path) -> None:
@@ -446,9 +456,12 @@ def test_imports_are_followed_through_one_another(tmp_path: Path) -> None:
     package.mkdir()
     for name, text in {
         "__init__": "from theory.public import x",
-        "public": "", "direct": "from theory.deep_down import y", "deep_down": "", "unused": "",
+        "public": "",
+        "direct": "from theory.deep_down import y",
+        "deep_down": "",
+        "unused": "",
         "inside": "",
-    }.items():  # fmt: skip
+    }.items():
         (package / f"{name}.py").write_text(text)
     source = tmp_path / "figure.py"
     source.write_text("from theory import direct\ndef f():\n    import theory.inside\n")
@@ -461,6 +474,13 @@ def test_imports_are_followed_through_one_another(tmp_path: Path) -> None:
     # A name of the package itself comes from its __init__, and so from all that it imports.
     source.write_text("from theory import x")
     assert found() == ["__init__", "public"]
+    # Folders: a change deep inside must reach the key, else a stale figure would count as fresh.
+    (package / "folder").mkdir()
+    (package / "folder" / "__init__.py").write_text("")
+    (package / "folder" / "deep.py").write_text("from theory.folder import deeper\n")
+    (package / "folder" / "deeper.py").write_text("")
+    source.write_text("from theory.folder.deep import y")
+    assert found() == ["__init__", "deep", "deeper"]
 
 
 def test_missing_numbers_and_infinities_survive_json() -> None:

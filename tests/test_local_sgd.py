@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory.engines import METRICS
-from theory.generators import (
+from theory.problems.generators import (
     least_squares,
     realizable_logistic,
     separable_logistic,
     sigmoid_regression,
 )
-from theory.local_sgd import AVERAGES, run_local_sgd
-from theory.losses import MarginLoss
-from theory.problems import MarginProblem
-from theory.streams import raw_draws, sample_indices
+from theory.problems.losses import MarginLoss
+from theory.problems.margin import MarginProblem
+from theory.simulation.engines import METRICS
+from theory.simulation.local_sgd import AVERAGES, run_local_sgd
+from theory.simulation.streams import raw_draws, sample_indices
 
 MAKERS = (least_squares, realizable_logistic, separable_logistic, sigmoid_regression)
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 6, "dimension": 25}
@@ -100,7 +100,7 @@ def test_draws_are_uniform_and_independent_over_nodes_and_seeds() -> None:
 
 @given(chunk=st.integers(1, 60))
 def test_chunks_of_draws_do_not_change_a_run(chunk: int) -> None:
-    from theory import local_sgd
+    from theory.simulation import local_sgd
 
     problem = least_squares(**SMALL)
     whole = run_local_sgd(problem, step_size=0.5, local_steps=3, rounds=15, seeds=2)
@@ -125,10 +125,22 @@ def test_a_seed_gives_the_same_path_whatever_runs_beside_it() -> None:
 def test_running_means_are_exact_between_grid_points() -> None:
     problem = least_squares(**SMALL)
     everything = run_local_sgd(
-        problem, step_size=0.6, local_steps=4, rounds=10, seeds=2, record=np.arange(41), averages=AVERAGES
+        problem,
+        step_size=0.6,
+        local_steps=4,
+        rounds=10,
+        seeds=2,
+        record=np.arange(41),
+        averages=AVERAGES,
     )
     sparse = run_local_sgd(
-        problem, step_size=0.6, local_steps=4, rounds=10, seeds=2, record=[17, 40], averages=AVERAGES
+        problem,
+        step_size=0.6,
+        local_steps=4,
+        rounds=10,
+        seeds=2,
+        record=[17, 40],
+        averages=AVERAGES,
     )
     for g, t in enumerate(sparse.iterations):
         if t == 0:
@@ -207,7 +219,9 @@ def test_divergence_is_reported() -> None:
         ({"record": [10_000]}, "outside 0 to"),
     ],
 )
-def test_bad_arguments_are_refused_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_refused_with_what_is_allowed(
+    change: dict[str, Any], message: str
+) -> None:
     arguments: dict[str, Any] = {"step_size": 0.5, "local_steps": 2, "rounds": 5, **change}
     with pytest.raises(ValueError, match=message):
         run_local_sgd(least_squares(**SMALL), **arguments)

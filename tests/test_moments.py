@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from theory.generators import HETEROGENEITIES, least_squares, realizable_logistic
-from theory.local_sgd import AVERAGES, run_local_sgd
-from theory.moments import exact_moments
-from theory.problems import MarginProblem
+from theory.problems.generators import HETEROGENEITIES, least_squares, realizable_logistic
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import AVERAGES, run_local_sgd
+from theory.simulation.moments import exact_moments
 
 
 def tiny_problem() -> MarginProblem:
@@ -28,8 +28,13 @@ def enumerate_paths(
     choices = [list(product(range(m), repeat=batch)) for m in problem.node_sizes]
     last = local_steps * rounds
     models = np.tile(problem.start, (1, problem.n_nodes, 1))
-    rows: dict[str, list[float]] = {"global_loss": [], "local_loss": [], "distance": [],
-                                    "gradient": [], "consensus": []}  # fmt: skip
+    rows: dict[str, list[float]] = {
+        "global_loss": [],
+        "local_loss": [],
+        "distance": [],
+        "gradient": [],
+        "consensus": [],
+    }
     for t in range(last + 1):
         mean = models.mean(axis=1)
         rows["global_loss"].append(problem.global_loss(mean).mean())
@@ -59,7 +64,9 @@ def test_moments_equal_the_enumeration_of_all_paths(
         problem, step_size=eta, local_steps=local_steps, rounds=rounds, record=np.arange(7)
     )
     for name, values in expected.items():
-        np.testing.assert_allclose(exact.history[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            exact.history[name], values, rtol=1e-12, atol=1e-12, err_msg=name
+        )
 
 
 def test_moments_of_minibatches_equal_the_enumeration() -> None:
@@ -94,8 +101,10 @@ def test_monte_carlo_agrees_within_its_interval(heterogeneity: Any) -> None:
     exact = exact_moments(problem, **settings, record=[20])
     sampled = run_local_sgd(problem, **settings, seeds=3000, averages=AVERAGES, record=[20])
     pairs = [(exact.averages[name][-1], sampled.averages[name][0, :, -1]) for name in AVERAGES]
-    pairs += [(exact.history[name][-1], sampled.history[name][0, :, -1])
-              for name in ("distance", "global_loss")]  # fmt: skip
+    pairs += [
+        (exact.history[name][-1], sampled.history[name][0, :, -1])
+        for name in ("distance", "global_loss")
+    ]
     for value, samples in pairs:
         error = samples.std(ddof=1) / np.sqrt(len(samples))
         assert abs(samples.mean() - value) < 4.5 * error
@@ -114,9 +123,12 @@ def test_rounding_never_stops_the_contraction() -> None:
     problem = least_squares(n_nodes=2, samples_per_node=40, dimension=64, rank=4)
     rate = (1 - problem.local_growth / problem.smoothness) ** 20
     moments = exact_moments(
-        problem, step_size=1 / problem.smoothness, local_steps=20, rounds=40,
+        problem,
+        step_size=1 / problem.smoothness,
+        local_steps=20,
+        rounds=40,
         record=np.arange(0, 801, 20),
-    )  # fmt: skip
+    )
     distance = moments.history["distance"]
     assert distance[-1] < 1e-90
     assert (distance[1:] <= rate * distance[:-1]).all()

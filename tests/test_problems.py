@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory import generators
-from theory.generators import HETEROGENEITIES, least_squares
-from theory.losses import LOSSES
-from theory.problems import MarginProblem
+from theory.problems import generators
+from theory.problems.generators import HETEROGENEITIES, least_squares
+from theory.problems.losses import LOSSES
+from theory.problems.margin import MarginProblem
 
 MAKERS = {
     "least squares": generators.least_squares,
@@ -118,7 +118,9 @@ def test_least_squares_constants_are_attained(heterogeneity: Any) -> None:
     problem = least_squares(rank=3, heterogeneity=heterogeneity, **SMALL)
     angles = np.linspace(0, np.pi, 120), np.linspace(0, 2 * np.pi, 240)
     theta, phi = (a.ravel() for a in np.meshgrid(*angles))
-    sphere = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
+    sphere = np.stack(
+        [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1
+    )
     rows = np.linalg.svd(problem.features, full_matrices=False)[2][: problem.rank]
     x = problem.solution + sphere[:, : problem.rank] @ rows
     local = each_node(problem, x)
@@ -182,8 +184,12 @@ def test_ragged_nodes_weigh_equally_in_f(seed: int, sizes: list[int]) -> None:
     features = [random.standard_normal((m, 30)) for m in sizes]
     problem = MarginProblem(features, [random.standard_normal(m) for m in sizes])
     x = random.standard_normal((1, 30))
-    by_hand = np.mean([np.mean((a @ x[0] - problem.targets[problem.node_slice(i)]) ** 2) / 2
-                       for i, a in enumerate(features)])  # fmt: skip
+    by_hand = np.mean(
+        [
+            np.mean((a @ x[0] - problem.targets[problem.node_slice(i)]) ** 2) / 2
+            for i, a in enumerate(features)
+        ]
+    )
     assert problem.global_loss(x)[0] == pytest.approx(by_hand)
     assert each_node(problem, x).mean() == pytest.approx(by_hand)
 

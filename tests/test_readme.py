@@ -47,7 +47,8 @@ def test_every_link_and_picture_is_there(target: str) -> None:
     assert (README.parent / target).is_file()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:theory|deep|figures)/[\w./]+\.\w+)`",
-                                                       README.read_text()))))  # fmt: skip
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:theory|deep|figures)/[\w./]+\.\w+)`", README.read_text())))
+)
 def test_every_file_named_is_there(path: str) -> None:
     assert (README.parent / path).is_file()

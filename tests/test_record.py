@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from figure_data import KS, check, deep_result, write_deep, write_theory
 
-from figures import claims, record, result_tables, speed_table
-from figures.deep_curves import Runs
-from figures.orders import VERIFY_PATH
-from figures.result_tables import RoundsOrder, Table
-from figures.sources import ROOT, Sources
-from figures.worst_cases import WORST_CASE_PATH
+from figures.analysis.sources import ROOT, Sources
+from figures.drawing.deep_curves import Runs
+from figures.drawing.orders import VERIFY_PATH
+from figures.drawing.worst_cases import WORST_CASE_PATH
+from figures.record import blocks as record
+from figures.record import claims, speed_table
+from figures.record import tables as result_tables
+from figures.record.tables import RoundsOrder, Table
 
 RECORD = ROOT / "paper_repro.md"
 README = ROOT / "README.md"
@@ -86,7 +88,7 @@ def test_speed_ratios_are_medians_over_medians(committed: Path) -> None:
             assert float(ratio) == pytest.approx(seconds[method] / seconds[row[1]], rel=6e-3)
     deep = json.loads((committed / speed_table.DEEP_PATH).read_text())
     medians = {(r["width"], r["engine"]): r["seconds"] for r in deep["rows"]}
-    for row in rows[len(theory["comparisons"]):]:
+    for row in rows[len(theory["comparisons"]) :]:
         width = int(row[0].split("width ")[1].split(",")[0])
         for method, ratio in (pair.rsplit(" ", 1) for pair in row[3].split(", ")):
             expected = medians[width, method] / medians[width, "simd"]
@@ -273,7 +275,7 @@ def test_readings_of_rounds_against_k(interval: list[float], reading: str) -> No
 
 
 def test_orders_leave_out_runs_that_did_not_get_there(toy: Path) -> None:
-    from figures.deep_curves import load_runs
+    from figures.drawing.deep_curves import load_runs
 
     orders = {o.regime: o for o in result_tables.rounds_orders(load_runs(Sources(toy)))}
     assert orders["iid"].first == (1, 800) and orders["iid"].last == (20, 40)

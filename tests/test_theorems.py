@@ -11,33 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory import verify
-from theory.checking import FAILED, HOLDS, NOT_APPLICABLE, confidence_interval, verify_all
-from theory.generators import (
+from theory.problems.generators import (
     least_squares,
     realizable_logistic,
     separable_logistic,
     sigmoid_regression,
 )
-from theory.instances import (
-    instance_0,
-    instance_1,
-    instance_2,
-    instance_3,
-    instance_4,
-)
-from theory.local_sgd import run_local_sgd
-from theory.orders import (
-    communication,
-    fit_slope,
-    instance_slopes,
-    power_law_order,
-    power_law_problem,
-    simulate_instance,
-    typical_communication,
-)
-from theory.problems import MarginProblem
-from theory.sweep import tightness
-from theory.theorems import (
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import run_local_sgd
+from theory.theorems.base import (
     T1,
     T2,
     T3,
@@ -51,7 +33,25 @@ from theory.theorems import (
     comparator_bound,
     find_theorems,
 )
-from theory.violations import VIOLATIONS
+from theory.theorems.instances import (
+    instance_0,
+    instance_1,
+    instance_2,
+    instance_3,
+    instance_4,
+)
+from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, confidence_interval, verify_all
+from theory.verification.orders import (
+    communication,
+    fit_slope,
+    instance_slopes,
+    power_law_order,
+    power_law_problem,
+    simulate_instance,
+    typical_communication,
+)
+from theory.verification.sweep import tightness
+from theory.verification.violations import VIOLATIONS
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 12, "dimension": 60, "rank": 6}
 
@@ -70,9 +70,12 @@ def test_t1_to_t4_hold_exactly_on_any_least_squares(
 ) -> None:
     problem = least_squares(seed=seed, heterogeneity=heterogeneity, **SMALL)
     checks = verify_all(
-        [T1, T2, T3, T4, T4_GLOBAL], problem, local_steps=local_steps, rounds=12,
+        [T1, T2, T3, T4, T4_GLOBAL],
+        problem,
+        local_steps=local_steps,
+        rounds=12,
         step_size=factor / problem.smoothness,
-    )  # fmt: skip
+    )
     assert all(check.verdict != FAILED for check in checks), checks
     assert checks[0].verdict == checks[1].verdict == HOLDS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from theory import load_problem
-from theory.losses import HARD_LOGISTIC, SIGMOID_REGRESSION, SOFT_LOGISTIC, SQUARED
+from theory.problems.losses import HARD_LOGISTIC, SIGMOID_REGRESSION, SOFT_LOGISTIC, SQUARED
 
 RANDOM = np.random.default_rng(3)
 SIZES = (4, 2, 5)
@@ -20,8 +20,11 @@ TARGETS = [a @ PLANTED for a in FEATURES]
 
 def flat(labels: list[np.ndarray]) -> dict[str, Any]:
     """The layout A, b, node."""
-    return {"A": np.concatenate(FEATURES), "b": np.concatenate(labels),
-            "node": np.repeat(np.arange(3), SIZES)}  # fmt: skip
+    return {
+        "A": np.concatenate(FEATURES),
+        "b": np.concatenate(labels),
+        "node": np.repeat(np.arange(3), SIZES),
+    }
 
 
 def per_node(labels: list[np.ndarray]) -> dict[str, Any]:

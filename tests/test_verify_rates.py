@@ -12,11 +12,13 @@ import joblib
 import numpy as np
 import pytest
 
-from theory import cli, provenance, verify_rates
-from theory.checking import FAILED, HOLDS, NOT_APPLICABLE
-from theory.sweep import Sweep, cells, run_sweep
-from theory.tables import number
-from theory.violations import VIOLATIONS
+from theory import verify_rates
+from theory.support import command as cli
+from theory.support import provenance
+from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE
+from theory.verification.sweep import Sweep, cells, run_sweep
+from theory.verification.tables import number
+from theory.verification.violations import VIOLATIONS
 
 # A sweep of a second: one K, few rounds.
 SMALL = ["--rounds", "10", "--seeds", "4", "-n", "2", "-d", "64", "-K", "3"]
@@ -42,7 +44,14 @@ def test_an_honest_run_exits_0_and_writes_what_it_printed(
     held = {c["theorem"] for c in found["checks"] if c["verdict"] == HOLDS}
     assert held == {"T1", "T2", "T3", "T4", "T4'", "T5", "T5'", "T6"}
     assert all(c["why"] for c in found["checks"] if c["verdict"] == NOT_APPLICABLE)
-    for title in ("Checks:", "Not applicable:", "Tightness:", "Order:", "Communication:", "In short"):
+    for title in (
+        "Checks:",
+        "Not applicable:",
+        "Tightness:",
+        "Order:",
+        "Communication:",
+        "In short",
+    ):
         assert title in printed
     assert {"hardware", "versions", "command", "commit"} <= found.keys()
     assert found["command"].endswith(f"--csv {files['--csv']}")
@@ -86,9 +95,11 @@ def test_every_broken_hypothesis_exits_1(
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     assert run(monkeypatch, *arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
@@ -112,8 +123,15 @@ def test_the_sweep_covers_all_problems_levels_and_k() -> None:
 
 
 def test_workers_and_joblib_backends_change_nothing() -> None:
-    sweep = Sweep(problems=("logistic", "I3"), heterogeneity=("iid",), local_steps=(2,), rounds=10,
-                  seeds=3, n_nodes=2, dimension=64)  # fmt: skip
+    sweep = Sweep(
+        problems=("logistic", "I3"),
+        heterogeneity=("iid",),
+        local_steps=(2,),
+        rounds=10,
+        seeds=3,
+        n_nodes=2,
+        dimension=64,
+    )
     seen: list[tuple[int, int]] = []
     alone = run_sweep(sweep, report=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
@@ -164,8 +182,14 @@ def test_json_keeps_arrays_and_names_what_is_not_a_number() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(2.0, "2"), (0.25, "0.25"), (1234.5, "1.23e+03"), (1e-5, "1.00e-05"), (np.nan, "-"),
-     (np.inf, "inf")],
-)  # fmt: skip
+    [
+        (2.0, "2"),
+        (0.25, "0.25"),
+        (1234.5, "1.23e+03"),
+        (1e-5, "1.00e-05"),
+        (np.nan, "-"),
+        (np.inf, "inf"),
+    ],
+)
 def test_numbers_in_tables_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text

@@ -11,12 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory import verify
-from theory.generators import least_squares
-from theory.instances import instance_0, instance_1
-from theory.pep_bounds import bound, instance, round_decrease, sharper_bound, theorem_of
-from theory.pep_reduced import Schedule, worst_case
-from theory.pep_sweep import FAILED, HOLDS, judge, schedules, solve_cell
-from theory.theorems import T2
+from theory.problems.generators import least_squares
+from theory.theorems.base import T2
+from theory.theorems.instances import instance_0, instance_1
+from theory.worst_case.cells import FAILED, HOLDS, judge, schedules, solve_cell
+from theory.worst_case.closed_forms import (
+    bound,
+    instance,
+    round_decrease,
+    sharper_bound,
+    theorem_of,
+)
+from theory.worst_case.reduction import Schedule, worst_case
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 6, "dimension": 30, "rank": 5}
 METRICS = ("last", "best", "average_sync", "average_local", "average_global", "distance")
@@ -84,9 +90,7 @@ def test_no_way_of_spending_gradients_lowers_a_round_less(
     assert step_size * cost >= round_decrease(step_size, local_steps) - 1e-12
 
 
-@given(
-    seed=st.integers(0, 10_000), decrease=st.floats(0.05, 1.0), rounds=st.integers(1, 8)
-)
+@given(seed=st.integers(0, 10_000), decrease=st.floats(0.05, 1.0), rounds=st.integers(1, 8))
 def test_no_sequence_of_losses_has_a_larger_sum(seed: int, decrease: float, rounds: int) -> None:
     random = np.random.default_rng(seed)
     distance, total = 1.0, 0.0
@@ -130,11 +134,17 @@ def test_the_sharper_t2_holds_exactly_on_least_squares(
 def test_the_sharper_t2_holds_on_the_tight_instances(
     rounds: int, local_steps: int, factor: float
 ) -> None:
-    for problem in (instance_0("T1", 1).problem, instance_1(rounds, local_steps, 1.0, factor).problem):
+    for problem in (
+        instance_0("T1", 1).problem,
+        instance_1(rounds, local_steps, 1.0, factor).problem,
+    ):
         check = verify(
-            T2, problem, local_steps=local_steps, rounds=rounds,
+            T2,
+            problem,
+            local_steps=local_steps,
+            rounds=rounds,
             step_size=factor / problem.smoothness,
-        )  # fmt: skip
+        )
         assert (
             check.measured <= check.bound * sharper_over_bound(local_steps, rounds, factor) + 1e-12
         )

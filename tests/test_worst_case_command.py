@@ -16,8 +16,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from theory import cli, pep_sweep, pep_tables, worst_case
-from theory.pep_findings import (
+from theory.support import command as cli
+from theory.worst_case import __main__ as worst_case
+from theory.worst_case import cells as pep_sweep
+from theory.worst_case import tables as pep_tables
+from theory.worst_case.cells import (
+    FAILED,
+    HOLDS,
+    TIME_LIMIT,
+    Row,
+    run_cells,
+    schedules,
+    standard_grid,
+)
+from theory.worst_case.findings import (
     CONFIRMED,
     REFUTED,
     best_step_sizes,
@@ -27,10 +39,9 @@ from theory.pep_findings import (
     tuned_one_step_rounds,
     tuned_steps,
 )
-from theory.pep_limit import limit_rows
-from theory.pep_reduced import Schedule
-from theory.pep_sdp import SolverError
-from theory.pep_sweep import FAILED, HOLDS, TIME_LIMIT, Row, run_cells, schedules, standard_grid
+from theory.worst_case.many_local_steps import limit_rows
+from theory.worst_case.reduction import Schedule
+from theory.worst_case.sdp import SolverError
 
 METRICS = ("last", "best", "average_sync", "average_local", "average_global", "distance")
 
@@ -45,8 +56,10 @@ def run(*options: str, folder: Path) -> tuple[int, str, str]:
     """The command in another process, where its exit status and both streams are a user's."""
     process = subprocess.run(
         [sys.executable, "-m", "theory.worst_case", *options, "--cache", str(folder)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return process.returncode, process.stdout, process.stderr
 
 
@@ -56,9 +69,21 @@ def run(*options: str, folder: Path) -> tuple[int, str, str]:
 def test_a_small_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     status, out, err = run(
-        "-K", "1,3", "-R", "1", "--step-size", "1", "--no-pepit", "--metric", "last,average_sync",
-        "--nodes", "2,3", "--json", str(file), folder=tmp_path,
-    )  # fmt: skip
+        "-K",
+        "1,3",
+        "-R",
+        "1",
+        "--step-size",
+        "1",
+        "--no-pepit",
+        "--metric",
+        "last,average_sync",
+        "--nodes",
+        "2,3",
+        "--json",
+        str(file),
+        folder=tmp_path,
+    )
     assert (status, err) == (0, "")
     assert "0.076511" in out and "…" not in out and "0 FAILED" in out
     found = json.loads(file.read_text())
@@ -89,9 +114,11 @@ def test_a_small_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_status_two(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(sys, "argv", ["worst_case", *options, "--no-pepit"])
     with pytest.raises(SystemExit) as stopped:
         cli.run(worst_case.app, "python -m theory.worst_case")
@@ -144,7 +171,7 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     cells = schedules(("last", "best"), (1, 2, 3, 4), (1, 2, 3), (1.0,), 0.1)
     code = (
         "from pathlib import Path\n"
-        "from theory.pep_sweep import run_cells, schedules\n"
+        "from theory.worst_case.cells import run_cells, schedules\n"
         "cells = schedules(('last', 'best'), (1, 2, 3, 4), (1, 2, 3), (1.0,), 0.1)\n"
         f"run_cells(cells, [2], Path({str(tmp_path)!r}))\n"
     )

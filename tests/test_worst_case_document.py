@@ -1,4 +1,4 @@
-"""theory/worst_case.md says what theory/results/worst_case.json says, and that what the code computes."""
+"""theory/worst_case/findings.md says what theory/results/worst_case.json says, and that what the code computes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import theory
-from theory.pep_bounds import best_crossing
-from theory.pep_findings import REFUTED, findings
-from theory.pep_limit import LimitRow, SpiralRow
-from theory.pep_reduced import Schedule, worst_case
-from theory.pep_sweep import FAILED, HOLDS, Row, judge
+from theory.worst_case.cells import FAILED, HOLDS, Row, judge
+from theory.worst_case.closed_forms import best_crossing
+from theory.worst_case.findings import REFUTED, findings
+from theory.worst_case.many_local_steps import LimitRow, SpiralRow
+from theory.worst_case.reduction import Schedule, worst_case
 
 FOLDER = Path(theory.__file__).parent
 
@@ -28,7 +28,7 @@ def record() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def document() -> str:
-    return (FOLDER / "worst_case.md").read_text()
+    return (FOLDER / "worst_case" / "findings.md").read_text()
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -46,9 +46,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
-def test_the_table_of_the_last_iterate_is_the_record(
-    record: dict[str, Any], document: str
-) -> None:
+def test_the_table_of_the_last_iterate_is_the_record(record: dict[str, Any], document: str) -> None:
     heads, *rows = next(t for t in tables(document) if "I1" in t[0])
     last = {
         (r["local_steps"], r["rounds"]): r["worst_case"]
@@ -102,9 +100,10 @@ def test_recorded_values_are_what_is_computed_now(
     record: dict[str, Any], cell: tuple[int, int]
 ) -> None:
     (row,) = (
-        r for r in record["rows"]
+        r
+        for r in record["rows"]
         if (r["local_steps"], r["rounds"], r["step_size"], r["metric"]) == (*cell, 1.0, "last")
-    )  # fmt: skip
+    )
     assert worst_case(Schedule(*cell, 1.0, "last")).value == pytest.approx(
         row["worst_case"], abs=1e-7
     )

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory.extremal import (
+from theory.worst_case.closed_forms import best_crossing
+from theory.worst_case.extremal import (
     SmoothConvexInterpolant,
     attained,
     extremal_problem,
     simplex_vertices,
     simulated_value,
 )
-from theory.pep_bounds import best_crossing
-from theory.pep_limit import (
+from theory.worst_case.many_local_steps import (
     KINK_POLYNOMIAL,
     exact_local_bound,
     exact_local_worst_case,
@@ -27,7 +27,7 @@ from theory.pep_limit import (
     spiral_problem,
     spiral_row,
 )
-from theory.pep_reduced import Schedule, worst_case
+from theory.worst_case.reduction import Schedule, worst_case
 
 
 def random_interpolant(seed: int, corners: int, dimension: int) -> SmoothConvexInterpolant:
@@ -131,7 +131,9 @@ def test_the_number_of_nodes_must_fit() -> None:
 def test_simplex_vertices_are_unit_and_centred(n_nodes: int) -> None:
     vertices = simplex_vertices(n_nodes)
     products = vertices @ vertices.T
-    np.testing.assert_allclose(products, (n_nodes * np.eye(n_nodes) - 1) / (n_nodes - 1), atol=1e-12)
+    np.testing.assert_allclose(
+        products, (n_nodes * np.eye(n_nodes) - 1) / (n_nodes - 1), atol=1e-12
+    )
     np.testing.assert_allclose(vertices.sum(axis=0), 0, atol=1e-12)
 
 

@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 import pytest
 
-from theory import pep_reduced
-from theory.pep_reduced import STAR, Schedule, WorstCase, worst_case
-from theory.pep_sdp import SolverError, TimeLimitError
+from theory.worst_case import reduction as pep_reduced
+from theory.worst_case.reduction import STAR, Schedule, WorstCase, worst_case
+from theory.worst_case.sdp import SolverError, TimeLimitError
 
 needs_pepit = pytest.mark.skipif(
     importlib.util.find_spec("PEPit") is None or importlib.util.find_spec("clarabel") is None,
@@ -59,7 +59,7 @@ def test_the_averages_meet_t1_and_t2_at_one_over_l(local_steps: int, rounds: int
 def test_pepit_over_all_nodes_agrees(
     n: int, local_steps: int, rounds: int, step_size: float, metric: str
 ) -> None:
-    from theory.pep_local_sgd import wc_local_sgd
+    from theory.worst_case.pepit_example import wc_local_sgd
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,7 +76,7 @@ def test_pepit_over_all_nodes_agrees(
 
 @needs_pepit
 def test_pepit_scales_as_l_and_refuses_an_unknown_metric() -> None:
-    from theory.pep_local_sgd import wc_local_sgd
+    from theory.worst_case.pepit_example import wc_local_sgd
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -136,9 +136,7 @@ def test_collecting_conditions_gives_what_all_of_them_give(
 
 def solve_with(monkeypatch: pytest.MonkeyPatch, **options: float) -> WorstCase:
     solver = pep_reduced.maximise
-    monkeypatch.setattr(
-        pep_reduced, "maximise", lambda *a, **k: solver(*a, **{**k, **options})
-    )
+    monkeypatch.setattr(pep_reduced, "maximise", lambda *a, **k: solver(*a, **{**k, **options}))
     return worst_case(Schedule(2, 2, 1.0, "last"))
 
 

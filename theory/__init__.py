@@ -3,19 +3,19 @@
 The few names a notebook needs; everything else is one module deeper.
 """
 
-from theory.checking import Check, verify
-from theory.generators import (
+from theory.problems.files import load_problem
+from theory.problems.generators import (
     least_squares,
     realizable_logistic,
     separable_logistic,
     sigmoid_regression,
 )
-from theory.local_sgd import LocalSGDResult, run_local_sgd
-from theory.losses import MarginLoss
-from theory.moments import exact_moments
-from theory.problems import MarginProblem
-from theory.theorems import THEOREMS, Setting, Theorem
-from theory.user_data import load_problem
+from theory.problems.losses import MarginLoss
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
+from theory.simulation.moments import exact_moments
+from theory.theorems.base import THEOREMS, Setting, Theorem
+from theory.verification.check import Check, verify
 
 __all__ = [
     "THEOREMS",

@@ -17,12 +17,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from theory import cli, tables
-from theory.baselines import BaselineRow, baseline_rows
-from theory.checking import FAILED, HOLDS, NOT_APPLICABLE, Check
-from theory.engines import ENGINES
-from theory.generators import HETEROGENEITIES
-from theory.orders import (
+from theory.problems.generators import HETEROGENEITIES
+from theory.simulation.engines import ENGINES
+from theory.support import command as cli
+from theory.support.provenance import provenance, write_json, write_text
+from theory.theorems.base import THEOREMS
+from theory.verification import tables
+from theory.verification.baselines import BaselineRow, baseline_rows
+from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
+from theory.verification.orders import (
     Communication,
     SlopeFit,
     communication,
@@ -31,10 +34,8 @@ from theory.orders import (
     power_law_slope,
     typical_communication,
 )
-from theory.provenance import provenance, write_json, write_text
-from theory.sweep import LEVELS, PROBLEMS, Sweep, Tightness, run_sweep, tightness_table
-from theory.theorems import THEOREMS
-from theory.violations import VIOLATIONS
+from theory.verification.sweep import LEVELS, PROBLEMS, Sweep, Tightness, run_sweep, tightness_table
+from theory.verification.violations import VIOLATIONS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -147,7 +148,8 @@ def main(
     rounds: Annotated[int, typer.Option("--rounds", "-R", help="R; T = K R.")] = 200,
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="n.")] = 5,
     dimension: Annotated[
-        int | None, typer.Option("--dimension", "-d", help="d; default: 256, or 16 n if that is more.")
+        int | None,
+        typer.Option("--dimension", "-d", help="d; default: 256, or 16 n if that is more."),
     ] = None,
     step_size: Annotated[
         float | None,
@@ -198,14 +200,20 @@ def main(
     console = cli.console()
     began = time.perf_counter()
     with Progress(
-        TextColumn("checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bar:  # fmt: skip
+        TextColumn("checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
         task = bar.add_task("cells", total=None)
         found = verify_everything(
-            sweep, workers=workers, quick=quick,
+            sweep,
+            workers=workers,
+            quick=quick,
             report=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+        )
     _print(console, found, time.perf_counter() - began)
     if json is not None:
         write_json(json, _as_json(found))

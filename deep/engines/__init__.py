@@ -1,0 +1,1 @@
+"""Engines of deep Local SGD: the same trajectory, computed in different ways."""

@@ -1,0 +1,148 @@
+"""Every figure by name: the function that draws it, its title, and what a reader should see in it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from figures.analysis.sources import Sources
+from figures.drawing import baselines, bounds, deep_curves, orders, worst_cases
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure.
+
+    Attributes:
+        name: on the command line and of its files.
+        title: a heading.
+        text: what it shows, for a page's caption and for readers who can't see it. It says how to read
+            the figure and names no number of a result, as results change.
+        draw: makes it from its sources.
+    """
+
+    name: str
+    title: str
+    text: str
+    draw: Callable[[Sources], Figure]
+
+
+FIGURES: tuple[Entry, ...] = (
+    Entry(
+        "loss-vs-rounds",
+        "Training loss against rounds, to the target loss",
+        "The deep experiment, one panel a regime and one curve a K, both axes logarithmic. A curve "
+        "that lies further left needs fewer rounds of communication for the same training loss.",
+        deep_curves.loss_vs_rounds,
+    ),
+    Entry(
+        "loss-fixed-rounds",
+        "Training loss at a fixed number of rounds",
+        "The deep experiment with the same number of rounds for every K, one panel a regime, both "
+        "axes logarithmic. The end of each curve is what those rounds buy with K local steps in each.",
+        deep_curves.loss_at_fixed_rounds,
+    ),
+    Entry(
+        "inverse-loss",
+        "Is it O(1/T)? The inverse of the loss against iterations",
+        "One over the training loss against all iterations T. A 1/T rate is a straight line through the "
+        "start (dashed: the line fitted to the whole run), 1/T after a delay a straight line further on "
+        "(dotted: fitted to the second half); a curve that bends upwards falls faster.",
+        deep_curves.inverse_loss_vs_iterations,
+    ),
+    Entry(
+        "rounds-to-loss",
+        "Rounds to the target loss against K",
+        "Rounds until the training loss on the whole training set is below the target, against the "
+        "local steps a round, with one line a regime. The dotted line falls like 1/K.",
+        deep_curves.rounds_to_loss,
+    ),
+    Entry(
+        "consensus-distance",
+        "How far the nodes drift apart",
+        "The mean squared distance of the nodes' models from their mean at the end of a round, just "
+        "before averaging, against rounds. It grows with K and vanishes as the loss does: that is "
+        "interpolation.",
+        deep_curves.consensus_distance,
+    ),
+    Entry(
+        "bound-vs-measured",
+        "The theorems: left side against bound, over T",
+        "Theorems T1 to T6 on synthetic problems. Solid lines are the left sides, exact where a "
+        "closed recursion gives them, with bands of 95% from sample paths; dashed lines are the "
+        "bounds with their explicit constants. No solid line may cross its dashed one.",
+        bounds.bound_vs_measured,
+    ),
+    Entry(
+        "tightness",
+        "How tight the constants are: bound over measured on the instances",
+        "On instances I0 to I4 the ratio of bound to measured value converges to a constant as R "
+        "grows, so the bounds lose no more than that constant. Markers are simulated, lines closed "
+        "forms, dashes the limits 1, 2e, 2e, 1 and 4e.",
+        orders.tightness,
+    ),
+    Entry(
+        "rounds-to-eps",
+        "Rounds to accuracy against K, convex",
+        "Left: the two extremes, a heterogeneous instance on which local steps save nothing, and "
+        "equal nodes, on which they save a factor K. Right: random least squares from iid to sorted "
+        "nodes. Dashed lines are the rounds that the bounds need.",
+        orders.rounds_to_eps,
+    ),
+    Entry(
+        "ratio-heatmap",
+        "Slack of the bounds over K and heterogeneity",
+        "Bound over exact left side of T2 and T3 for every K and share of iid samples. Light is tight, "
+        "dark is loose; T3 says nothing where the similarity constant c is 0.",
+        orders.ratio_heatmap,
+    ),
+    Entry(
+        "separable-logistic",
+        "Separable logistic regression, where no minimiser exists",
+        "T5 holds against any comparator. Measured averages with 95% intervals, the bound with the "
+        "best comparator along the separating direction (dashed), and its closed form (dotted).",
+        bounds.separable_logistic,
+    ),
+    Entry(
+        "step-size",
+        "The effect of the step size, up to 2/L and beyond",
+        "Average losses after a fixed number of rounds against the step size, and the bounds with "
+        "their factor min(1, 2 - eta L). Beyond 2/L (shaded) the theorems are silent.",
+        orders.step_size,
+    ),
+    Entry(
+        "baselines",
+        "Local SGD beside mini-batch SGD and centralised GD",
+        "Exact expected loss against communications (left) and against sample gradients a node (right), "
+        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. Local "
+        "SGD is to be compared with the method that shares its budget on that axis.",
+        baselines.baselines,
+    ),
+    Entry(
+        "worst-case",
+        "Bound, exact worst case, instance and typical problem",
+        "How much of each bound is real, against K (top) and against the step size (bottom): the "
+        "bound, the exact worst case over all problems of the class, the best known closed-form "
+        "instance, and random least squares. Where bound and worst case coincide nothing is lost; the "
+        "distance to the typical problem is what worst-case theory can't see.",
+        worst_cases.worst_case,
+    ),
+)
+
+
+def find(names: Sequence[str]) -> list[Entry]:
+    """The figures of those names, in the catalogue's order; all for none.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    known = {entry.name: entry for entry in FIGURES}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f", did you mean {near[0]}?" if near else ";"
+            raise ValueError(f"unknown figure {name!r}{hint} Known: {', '.join(known)}")
+    return [entry for entry in FIGURES if not names or entry.name in names]

@@ -1,0 +1,91 @@
+"""The tables of ``paper_repro.md`` and ``README.md``, written between markers from the result files.
+
+    <!-- begin NAME -->
+    ... generated ...
+    <!-- end NAME -->
+
+Everything outside the markers is prose, and keeps out of results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from figures.analysis.sources import ROOT, MissingResult, Sources
+from figures.record import speed_table
+from figures.record import tables as result_tables
+from figures.record.claims import claims
+from figures.record.tables import Table
+from theory.support.provenance import write_text
+
+RECORDS = ("paper_repro.md", "README.md")
+#: Marker -> the function that makes its table. "files" is last: it names what the others read.
+TABLES: dict[str, Callable[[Sources], Table]] = {
+    "claims": claims,
+    "deep-runs": result_tables.deep_runs,
+    "deep-orders": result_tables.deep_orders,
+    "deep-fixed": result_tables.deep_fixed,
+    "deviations": result_tables.deviations,
+    "verification": result_tables.verification,
+    "tightness": result_tables.tightness,
+    "orders": result_tables.orders,
+    "communication": result_tables.communication,
+    "worst-cases": result_tables.worst_cases,
+    "speed": speed_table.speed,
+    "files": result_tables.files,
+}
+_BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
+
+
+def make_tables(root: Path = ROOT) -> dict[str, Table | str]:
+    """Every table, or the message that names the missing result.
+
+    Raises:
+        ValueError: a result file that is no JSON.
+    """
+    sources = Sources(root)
+    made: dict[str, Table | str] = {}
+    for name, make in TABLES.items():
+        try:
+            made[name] = make(sources)
+        except MissingResult as error:
+            made[name] = str(error)
+    return made
+
+
+def fill(text: str, tables: dict[str, Table | str]) -> str:
+    """The record with every block between markers made anew.
+
+    Raises:
+        ValueError: a block that no table has, or one without its other marker.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in tables:
+            raise ValueError(f"the record has a block {name!r}; known: {', '.join(tables)}")
+        table = tables[name]
+        body = f"No result yet: {table}" if isinstance(table, str) else table.markdown()
+        return f"{match[1]}{body}\n{match[3]}"
+
+    filled, count = _BLOCK.subn(block, text)
+    if count != len(re.findall(r"<!-- (?:begin|end) ", text)) / 2:
+        raise ValueError("the record has a begin or an end marker without the other")
+    return filled
+
+
+def update_record(path: Path, root: Path = ROOT) -> list[str]:
+    """Write the record's tables; returns the messages of the missing results.
+
+    Raises:
+        ValueError: the record can't be read or written, or its markers are broken.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {error.strerror or error}") from None
+    tables = make_tables(root)
+    write_text(path, fill(text, tables))
+    return list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))

@@ -1,0 +1,227 @@
+"""The paper's claims beside what was run: one row a claim, its verdict computed from the results.
+
+The quotations are from the abstract (arXiv:2201.12719, the version after TMLR); the set-up of the
+experiments is from the paper. Nothing else of the paper is quoted, and none of its numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from figures.analysis.sources import MissingResult, Sources
+from figures.drawing.deep_curves import Runs, deep_command, late_line, load_runs
+from figures.drawing.orders import VERIFY_COMMAND, VERIFY_PATH
+from figures.record.tables import Table, interval, rounds_orders
+from theory.verification.check import FAILED, HOLDS
+from theory.verification.tables import number
+
+REPRODUCED, PARTLY, NOT, NOT_RUN = "reproduced", "partly", "not", "not run"
+NO_RESULT = "no result yet"
+OWN_PROOF = f"{REPRODUCED} (proof and constants ours)"
+Row = tuple[str, str, str, str, str]
+
+
+def claims(sources: Sources) -> Table:
+    """Claim, what was run, data, result, verdict."""
+    rows = [
+        *_theory(sources),
+        *_deep_rate(sources),
+        *_experiments(sources),
+        (
+            '"improve upon the best previous bound of O(1/sqrt(nT))"',
+            "nothing",
+            "-",
+            "a comparison of bounds: nothing to measure",
+            NOT_RUN,
+        ),
+        (
+            "experiments at full scale: width 64, 50,000 images, 20,000 to 1,000,000 rounds",
+            "python -m deep.reproduce --preset paper",
+            "-",
+            _full_scale(sources),
+            NOT_RUN if _full_scale(sources).startswith("not") else PARTLY,
+        ),
+    ]
+    return Table(
+        "The paper's claims, and what was found",
+        ("claim", "verdict", "result (95% intervals)", "data", "command that repeats it"),
+        [(claim, verdict, result, data, command) for claim, command, data, result, verdict in rows],
+    )
+
+
+def _theory(sources: Sources) -> list[Row]:
+    heads = (
+        (
+            'convex: "O(1/T) under a mild data similarity assumption"',
+            "T3",
+            "I2:",
+            "least squares, equal nodes",
+        ),
+        ('convex: "O(K/T) otherwise"', "T2", "I1:", "I1"),
+        ('non-convex: "O(K/T)"', "T6", "I4:", None),
+    )
+    data = "synthetic problems and instances from seeds"
+    try:
+        record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
+    except MissingResult:
+        return [(claim, VERIFY_COMMAND, data, NO_RESULT, NOT_RUN) for claim, *_ in heads]
+    rows = []
+    for claim, theorem, family, problem in heads:
+        checks = [c for c in record["checks"] if c["theorem"] == theorem]
+        holds = [c for c in checks if c["verdict"] == HOLDS]
+        failed = sum(c["verdict"] == FAILED for c in checks)
+        slope = next(s for s in record["slopes"] if s["family"].startswith(family))
+        parts = [
+            f"{theorem} holds in {len(holds)} of {len(holds) + failed} applicable checks",
+            f"order on {family[:2]}: {slope['slope']:.4f} [{slope['low']:.4f}, {slope['high']:.4f}] "
+            "for -1",
+        ]
+        verdicts = [HOLDS if holds and not failed else FAILED, slope["verdict"]]
+        for c in record["communication"]:
+            if problem is not None and c["family"].startswith(problem):
+                parts.append(f"rounds to eps on {problem}: slope {c['fit']['slope']:.3f} in K")
+                verdicts.append(c["verdict"])
+        verdict = OWN_PROOF if set(verdicts) == {HOLDS} else NOT
+        rows.append((claim, VERIFY_COMMAND, data, "; ".join(parts), verdict))
+    rows.append(_tightness(record, data))
+    return rows
+
+
+def _tightness(record: dict[str, Any], data: str) -> Row:
+    last = {r["instance"]: r for r in sorted(record["tightness"], key=lambda r: r["rounds"])}
+    shown = [last[name] for name in ("I1", "I2", "I4") if name in last]
+    text = "; ".join(
+        f"bound/measured {r['ratio']:.3f} on {r['instance']} at R = {r['rounds']:,} (limit "
+        f"{r['limit']:.3f})"
+        for r in shown
+    )
+    good = bool(shown) and all(r["verdict"] == HOLDS for r in shown)
+    return (
+        '"problem instances in which our established convergence rates are tight to a constant '
+        'factor"',
+        VERIFY_COMMAND,
+        data,
+        text,
+        f"{REPRODUCED} (instances and constants ours)" if good else NOT,
+    )
+
+
+def late_slopes(runs: Runs) -> list[dict[str, Any]]:
+    """The fits of the late phase, of the runs that have one."""
+    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
+    return [fit for fit in fits if fit["slope"] is not None]
+
+
+def rate_verdict(runs: Runs) -> tuple[str, str]:
+    """(result, verdict) on "O(1/T) is clearly shown".
+
+    Reproduced if every interval of the late slope holds -1; partly if every run got to its target and
+    none is slower than -1 beyond its interval (O(1/T) is an upper bound, but it is not what the curve
+    looks like); otherwise not.
+    """
+    fits = late_slopes(runs)
+    if not fits:
+        return "no run is long enough for a fit", NOT_RUN
+    all_runs = [run for by_k in runs.values() for run in by_k.values()]
+    reached = sum(run["summary"]["rounds_to_target"] is not None for run in all_runs)
+    r2s = [run["fits"]["inverse_loss_vs_iterations"]["r2"] for run in all_runs]
+    r2s = [r2 for r2 in r2s if r2 is not None]
+    equal = sum(f["interval"][0] <= -1 <= f["interval"][1] for f in fits)
+    faster = sum(f["interval"][1] < -1 for f in fits)
+    slower = len(fits) - equal - faster
+    steepest, flattest = min(fits, key=_slope), max(fits, key=_slope)
+    text = (
+        f"{reached} of {len(all_runs)} runs reached the target. Late log-log slope of {len(fits)} runs "
+        f"from {interval(flattest)} to {interval(steepest)}: {equal} agree with -1, {faster} are "
+        f"steeper, {slower} flatter. r2 of 1/loss = a + bT: {min(r2s):.3f} to {max(r2s):.3f}"
+    )
+    lines = [line for line in map(late_line, all_runs) if line is not None]
+    if lines:
+        halves = [line[2] for line in lines]
+        text += f"; over the second half alone: {min(halves):.3f} to {max(halves):.3f}"
+    if equal == len(fits):
+        return text, REPRODUCED
+    if slower or reached < len(all_runs):
+        return text, NOT
+    return text, f"{PARTLY}: not slower than O(1/T), but steeper than 1/T counted from the start"
+
+
+def _slope(fit: dict[str, Any]) -> float:
+    return float(fit["slope"])
+
+
+def _data_of(runs: Runs) -> str:
+    c = next(iter(next(iter(runs.values())).values()))["config"]
+    images = f"{c['subset']:,} images" if c["subset"] else "all images"
+    return f"{c['data_name']}; {images}, width {c['width']}"
+
+
+def _deep_rate(sources: Sources) -> list[Row]:
+    claim = 'deep: "the O(1/T) convergence rate of Local SGD is clearly shown"'
+    command = deep_command("to-loss")
+    try:
+        runs = load_runs(sources, "to-loss")
+    except MissingResult:
+        return [(claim, command, "-", NO_RESULT, NOT_RUN)]
+    text, verdict = rate_verdict(runs)
+    return [(claim, command, _data_of(runs), text, verdict)]
+
+
+def _experiments(sources: Sources) -> list[Row]:
+    rows: list[Row] = []
+    claim = "Experiment 1 (set-up): training loss at a fixed number of rounds, K = 1, 2, 5, 10, 20"
+    command = deep_command("fixed-rounds")
+    try:
+        runs = load_runs(sources, "fixed-rounds")
+        parts = []
+        for regime, by_k in runs.items():
+            ends = [
+                f"K = {k}: {number(run['summary']['final_train_loss'])}" for k, run in by_k.items()
+            ]
+            count = next(iter(by_k.values()))["summary"]["rounds"]
+            parts.append(f"{regime}, loss after {count:,} rounds: {', '.join(ends)}")
+        rows.append((claim, command, _data_of(runs), "; ".join(parts), _set_up_verdict(runs)))
+    except MissingResult:
+        rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
+    claim = "Experiment 2 (set-up): rounds until the training loss is below 1e-4, against K"
+    command = deep_command("to-loss")
+    try:
+        runs = load_runs(sources, "to-loss")
+        parts = [
+            f"{o.regime}: {o.first[1]:,} rounds at K = {o.first[0]}, {o.last[1]:,} at K = {o.last[0]}, "
+            f"slope {interval(o.fit)}: {o.reading}"
+            for o in rounds_orders(runs)
+        ]
+        rows.append(
+            (
+                claim,
+                command,
+                _data_of(runs),
+                "; ".join(parts) or "no regime with two runs",
+                _set_up_verdict(runs),
+            )
+        )
+    except MissingResult:
+        rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
+    return rows
+
+
+def _set_up_verdict(runs: Runs) -> str:
+    """The paper's numbers are not known here, and the scale is smaller: partly at best."""
+    wanted = {(r, k) for r in ("iid", "mixed", "pathological") for k in (1, 2, 5, 10, 20)}
+    have = {(r, k) for r, by_k in runs.items() for k in by_k}
+    scale = "small scale" if _small(runs) else "full scale"
+    lacking = len(wanted - have)
+    tail = f"; {lacking} of {len(wanted)} runs missing" if lacking else ""
+    return f"{PARTLY}: {scale}, the paper's own numbers are not at hand{tail}"
+
+
+def _small(runs: Runs) -> bool:
+    c = next(iter(next(iter(runs.values())).values()))["config"]
+    return bool(c["subset"]) or c["width"] < 64
+
+
+def _full_scale(sources: Sources) -> str:
+    """Which runs of the paper's own scale there are."""
+    found = sorted(p.name for p in (sources.root / "deep/results").glob("paper_*.json"))
+    return f"runs: {', '.join(found)}" if found else "not measured on a GPU"

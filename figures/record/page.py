@@ -1,0 +1,197 @@
+"""``figures/report.html``: one self-contained page with every figure and table.
+
+No script, no font, style sheet or picture from elsewhere: it opens from a disk without a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from figures.analysis.sources import ROOT, MissingResult, Sources
+from figures.drawing.rendering import Outcome
+from figures.record import tables as result_tables
+from figures.record.blocks import make_tables
+from figures.record.tables import Table
+from theory.support.provenance import commit, write_text
+
+TITLE = "Local SGD under interpolation: what holds, how tightly, and on CIFAR-10"
+LEAD = (
+    "Checks of the convergence rates of Local SGD (FedAvg) for over-parameterized models, and a "
+    "small-scale reproduction of the ResNet18 experiment of T. Qin, S. R. Etesami and C. A. Uribe, "
+    "“Faster Convergence of Local SGD for Over-Parameterized Models”, TMLR 2024. Theorems T1 to T6, "
+    "instances I0 to I4, their constants and their proofs are this project's own; the rates are those "
+    "of the paper's abstract. paper_repro.md is the full record."
+)
+#: Heading, what stands above the figures, figures, tables: names of the catalogue and of the record.
+SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("Claims", "", (), ("claims",)),
+    (
+        "CIFAR-10 and ResNet18",
+        "Nodes train a ResNet18 each, and average after every K local steps. In the regime iid all "
+        "nodes see the same mix of classes; in pathological each sees one or two.",
+        (
+            "loss-vs-rounds",
+            "loss-fixed-rounds",
+            "inverse-loss",
+            "rounds-to-loss",
+            "consensus-distance",
+        ),
+        ("deep-orders", "deep-runs", "deep-fixed", "deviations"),
+    ),
+    (
+        "The rates, checked",
+        "Every left side is measured on problems that meet (or violate) the assumptions, and must stay "
+        "at or below its bound.",
+        ("bound-vs-measured", "ratio-heatmap", "separable-logistic", "step-size"),
+        ("verification",),
+    ),
+    (
+        "Orders, tightness, communication",
+        "Families of instances show that neither the order nor the constant of a bound can be improved "
+        "by much.",
+        ("tightness", "rounds-to-eps", "baselines"),
+        ("tightness", "orders", "communication"),
+    ),
+    ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
+    ("Where the numbers come from", "", (), ("files",)),
+)
+#: The figures kept in the repository for the README.
+GALLERY = ("loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
+main, header { max-width: 76rem; margin: 0 auto; padding: 0 1rem; }
+header { padding-top: 1.5rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .6rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 2px solid #0072b2; }
+h3 { font-size: 1rem; margin: 0 0 .3rem; }
+p { max-width: 46rem; }
+nav { margin: 1rem 0; } nav a { display: inline-block; margin: 0 1rem .3rem 0; }
+a { color: #005a8e; }
+.figures { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); }
+figure { margin: 0; }
+figure img { display: block; width: 100%; height: auto; }
+figure.narrow img { max-width: 36rem; }
+figcaption { max-width: 46rem; font-size: .9rem; color: #3d4650; margin-top: .3rem; }
+@media (max-width: 45rem) {
+  .picture { overflow-x: auto; } figure.wide img { width: 44rem; max-width: none; }
+}
+.scroll { overflow-x: auto; margin: 1.4rem 0 .3rem; }
+table { border-collapse: collapse; font-size: .85rem; line-height: 1.35; min-width: 36rem; }
+caption { text-align: left; font-weight: 600; padding-bottom: .35rem; }
+th, td { text-align: left; vertical-align: top; padding: .28rem .7rem .28rem 0;
+         border-bottom: 1px solid #dde2e7; }
+th { border-bottom: 2px solid #8a949e; }
+code { font-size: .92em; overflow-wrap: anywhere; }
+table.prose td { min-width: 7rem; max-width: 30rem; }
+@media (max-width: 45rem) {
+  table.prose { min-width: 0; } table.prose thead { display: none; }
+  table.prose tr { display: block; border-bottom: 2px solid #8a949e; padding: .4rem 0; }
+  table.prose td { display: block; border: 0; max-width: none; padding: .12rem 0; }
+  table.prose td::before { content: attr(data-head) ": "; color: #5b6670; }
+  table.prose td:first-child { font-weight: 600; } table.prose td:first-child::before { content: none; }
+}
+.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.good { color: #00694d; } .bad { color: #b03a00; font-weight: 700; } .so-so { color: #7a5200; }
+.note { font-size: .85rem; color: #3d4650; margin: .2rem 0 0; }
+.missing { border-left: 4px solid #e69f00; padding: .3rem .8rem; background: #fff8e8; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: #005a8e; }
+@media print { body { font-size: 11px; } figure, table { break-inside: avoid; } }
+"""
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> Path:
+    """Write the page from the figures just made and from the result files.
+
+    Raises:
+        ValueError: the page can't be written, or a result file is no JSON.
+    """
+    tables = make_tables(root)
+    by_name = {outcome.entry.name: outcome for outcome in outcomes}
+    body = []
+    for heading, text, figures, names in SECTIONS:
+        body.append(f"<h2 id={_slug(heading)}>{html.escape(heading)}</h2>")
+        if text:
+            body.append(f"<p>{html.escape(text)}</p>")
+        shown = [_figure(by_name[name]) for name in figures if name in by_name]
+        if shown:
+            body.append(f"<div class=figures>{''.join(shown)}</div>")
+        body += [_table(tables[name]) for name in names]
+        if "verification" in names:
+            body.append(_every_check(root))
+    links = "".join(
+        f"<a href=#{_slug(heading)}>{html.escape(heading)}</a>" for heading, *_ in SECTIONS
+    )
+    page = (
+        "<!doctype html>\n<html lang=en-GB>\n<head>\n<meta charset=utf-8>\n"
+        '<meta name=viewport content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(TITLE)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<header><h1>{html.escape(TITLE)}</h1>\n<p>{html.escape(LEAD)}</p>\n"
+        f"<nav>{links}</nav></header>\n<main>\n"
+        + "\n".join(body)
+        + f"\n<p class=note>Made by python -m figures at commit {html.escape(commit())}.</p>\n"
+        "</main>\n</body>\n</html>\n"
+    )
+    write_text(path, page)
+    return path
+
+
+def _slug(heading: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in heading.lower())
+
+
+def _figure(outcome: Outcome) -> str:
+    entry = outcome.entry
+    head = f"<h3>{html.escape(entry.title)}</h3>"
+    if outcome.png is None:
+        return f"<figure>{head}<p class=missing>{html.escape(outcome.missing)}</p></figure>"
+    data, (width, height) = small_png(outcome.png)
+    kind = "wide" if width > 1000 else "narrow"
+    return (
+        f'<figure class={kind} id="{entry.name}">{head}<div class=picture><img '
+        f'src="data:image/png;base64,{base64.b64encode(data).decode()}" width={width} '
+        f'height={height} alt="{html.escape(entry.text, quote=True)}"></div>'
+        f"<figcaption>{html.escape(entry.text)}</figcaption></figure>\n"
+    )
+
+
+def small_png(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """The picture with 256 colours, a third of the size at no visible cost, and its size in pixels."""
+    with Image.open(path) as image:
+        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        reduced.save(buffer, "png", optimize=True)
+        return buffer.getvalue(), image.size
+
+
+def write_gallery(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
+    """The pictures that the README shows, small, from the figures just made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for outcome in outcomes:
+        if outcome.png is not None and outcome.entry.name in GALLERY:
+            path = folder / outcome.png.name
+            path.write_bytes(small_png(outcome.png)[0])
+            written.append(path)
+    return written
+
+
+def _table(table: Table | str) -> str:
+    if isinstance(table, str):
+        return f"<p class=missing>No result yet: {html.escape(table)}</p>"
+    return table.html()
+
+
+def _every_check(root: Path) -> str:
+    try:
+        table = result_tables.all_checks(Sources(root))
+    except MissingResult:
+        return ""
+    return f"<details><summary>Every check ({len(table.rows)})</summary>{table.html()}</details>"
