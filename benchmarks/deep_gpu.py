@@ -24,15 +24,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deep.checkpoint import write_atomically
-from deep.command import run_command
 from deep.data.cifar10 import Images, load_images
 from deep.data.partition import balanced_subset, draw_batches, partition
 from deep.engines.base import Engine, find_device, make_engine
-from deep.errors import UserError
 from deep.local_sgd import Config, run
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
+from theory.support.command import run_command
+from theory.support.errors import UserError
+from theory.support.files import write_atomically
 
 #: The runs in the order in which they are wanted: (regime, K).
 RUNS = (

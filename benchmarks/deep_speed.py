@@ -21,12 +21,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deep.checkpoint import write_atomically
-from deep.command import run_command
 from deep.data.cifar10 import Images
 from deep.engines.base import Engine, available_cores, make_engine
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
+from theory.support.command import run_command
+from theory.support.files import write_atomically
 
 ENGINES = ("simd", "loop", "grouped", "vmap")
 #: What this project wants of the default engine: times as fast as the plain loop, by width.

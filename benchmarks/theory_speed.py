@@ -32,7 +32,9 @@ from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.streams import sample_indices
 from theory.support import command as cli
-from theory.support.provenance import provenance, write_json
+from theory.support.errors import UserError
+from theory.support.files import write_json
+from theory.support.provenance import provenance
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 Runner = Callable[[int], np.ndarray]
@@ -401,9 +403,9 @@ def main(
 ) -> None:
     """Time the engines; every ratio comes from this one run."""
     if repeats < 1 or not budget > 0:
-        raise ValueError(f"repeats is {repeats}, budget {budget:g}, allowed: at least 1, above 0")
+        raise UserError(f"repeats is {repeats}, budget {budget:g}, allowed: at least 1, above 0")
     if jax and importlib.util.find_spec("jax") is None:
-        raise ValueError("JAX is not installed: pip install -e '.[bench]', or pass --no-jax")
+        raise UserError("JAX is not installed: pip install -e '.[bench]', or pass --no-jax")
     console = Console(width=None if sys.stdout.isatty() else 130)
     record: dict[str, Any] = {**provenance(), "threads": numba.get_num_threads()}
     record["openblas_coretype"] = os.environ.get("OPENBLAS_CORETYPE")

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from deep.errors import UserError
+from theory.support.errors import UserError
+from theory.support.files import write_atomically
 
 VERSION = 1
 CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"
@@ -33,23 +34,6 @@ class Checkpoint:
     metrics: list[dict[str, Any]]
     seconds: float
     evaluation_seconds: float
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` or leave it as it was; `UserError` when it cannot."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; the folder is as it was before"
-        ) from error
 
 
 def remove_leftovers(folder: Path) -> None:

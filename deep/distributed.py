@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 
 class Communicator:

@@ -27,7 +27,7 @@ from deep.checkpoint import (
 from deep.data.partition import draw_batches
 from deep.distributed import Communicator
 from deep.engines.base import Engine
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 #: Share of a run's arithmetic that evaluation may take, and the cost of a forward pass in
 #: units of a training pass (forward, and a backward twice as dear).

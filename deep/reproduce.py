@@ -16,7 +16,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deep.command import run_command
 from deep.data.cifar10 import Images, load_images
 from deep.data.partition import REGIMES, balanced_subset, partition
 from deep.distributed import (
@@ -27,11 +26,12 @@ from deep.distributed import (
     under_torchrun,
 )
 from deep.engines.base import ENGINES, PRECISIONS, available_cores, find_device, make_engine
-from deep.errors import UserError
 from deep.local_sgd import Config, Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.results import files as report
 from deep.tensorboard import open_log
+from theory.support.command import run_command
+from theory.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -375,7 +375,13 @@ def _run_one(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; every user error is one line on stderr and exit status 2."""
-    return run_command(app, "python -m deep.reproduce", arguments)
+    return run_command(
+        app,
+        "python -m deep.reproduce",
+        arguments,
+        interrupted="interrupted; the same command continues this run",
+        out_of_memory="out of memory: use a smaller --width, --nodes or --batch-size",
+    )
 
 
 if __name__ == "__main__":

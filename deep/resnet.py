@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 #: Added to the variance by every norm, PyTorch's default.
 EPSILON = 1e-5

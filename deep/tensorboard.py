@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 
 def open_log(folder: Path, local_steps: int) -> Callable[[dict[str, Any]], None]:

@@ -24,7 +24,7 @@ from deep.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 IDENTITY = asdict(make_config())
 
@@ -177,8 +177,9 @@ def test_a_failing_rename_of_checkpoints_is_a_user_error(
 
 
 def test_unwritable_places_are_user_errors(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        write_atomically(tmp_path / "none" / "file", b"x")
+        write_atomically(tmp_path / "file" / "below", b"x")
     with pytest.raises(UserError, match="cannot write"):
         append_line(tmp_path / "none" / "file", "x")
 

@@ -12,7 +12,7 @@ from deep_cases import add_member, md5_of, random_images, write_archive, write_c
 
 from deep.data import cifar10
 from deep.data.cifar10 import ARCHIVE, download_archive, load_images
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 
 def random_batches() -> list[tuple[np.ndarray, np.ndarray]]:

@@ -14,8 +14,8 @@ from deep_cases import random_images, write_class_folders
 
 from deep.checkpoint import load_checkpoint
 from deep.distributed import Communicator, check_ranks
-from deep.errors import UserError
 from deep.reproduce import main
+from theory.support.errors import UserError
 
 
 def options(data: Path, out: Path, nodes: int) -> list[str]:

@@ -12,8 +12,8 @@ from deep_cases import random_images
 from deep.data.partition import draw_batches, partition
 from deep.engines.base import Engine, make_engine
 from deep.engines.stacked import FORMULATIONS, StackedEngine
-from deep.errors import UserError
 from deep.resnet import Architecture, initial_parameters
+from theory.support.errors import UserError
 
 N_NODES, STEP_SIZE = 3, 0.1
 

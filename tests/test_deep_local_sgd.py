@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from deep.data.partition import partition
 from deep.distributed import Communicator
 from deep.engines.base import Engine, RoundStatistics, make_engine
-from deep.errors import UserError
 from deep.local_sgd import (
     EVALUATION_SHARE,
     FORWARD_COST,
@@ -29,6 +28,7 @@ from deep.local_sgd import (
     run,
 )
 from deep.resnet import Architecture, initial_parameters
+from theory.support.errors import UserError
 
 
 class ScriptedEngine(Engine):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep.data.partition import REGIMES, balanced_subset, draw_batches, partition
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 #: CIFAR-10's training labels, in some order: 5,000 images of each of ten classes.
 CIFAR_LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 5000))

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deep.errors import UserError
 from deep.resnet import (
     Architecture,
     ResNet18,
@@ -19,6 +18,7 @@ from deep.resnet import (
     read_flat,
     training_operations,
 )
+from theory.support.errors import UserError
 
 
 def test_full_width_has_11_17_million_parameters() -> None:

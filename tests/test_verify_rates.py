@@ -14,7 +14,7 @@ import pytest
 
 from theory import verify_rates
 from theory.support import command as cli
-from theory.support import provenance
+from theory.support import files
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE
 from theory.verification.sweep import Sweep, cells, run_sweep
 from theory.verification.tables import number
@@ -164,20 +164,20 @@ def test_an_interrupted_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "result.json"
-    provenance.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(ValueError, match=r"can't write .*No space left"):
-        provenance.write_json(path, {"a": 2})
+    with pytest.raises(ValueError, match=r"cannot write .*No space left"):
+        files.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_json_keeps_arrays_and_names_what_is_not_a_number() -> None:
     value = {"x": np.array([1.0, np.nan]), 2: (np.inf, -np.inf, np.int64(3), True)}
-    assert provenance.plain(value) == {"x": [1.0, None], "2": ["inf", "-inf", 3, True]}
+    assert files.plain(value) == {"x": [1.0, None], "2": ["inf", "-inf", 3, True]}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from theory.problems.generators import HETEROGENEITIES
 from theory.simulation.engines import ENGINES
 from theory.support import command as cli
-from theory.support.provenance import provenance, write_json, write_text
+from theory.support.errors import UserError
+from theory.support.files import write_json, write_text
+from theory.support.provenance import provenance
 from theory.theorems.base import THEOREMS
 from theory.verification import tables
 from theory.verification.baselines import BaselineRow, baseline_rows
@@ -71,7 +73,7 @@ def verify_everything(
         report: called with (cells done, cells).
 
     Raises:
-        ValueError: an option outside its range.
+        UserError: an option outside its range.
     """
     found = Verification(sweep, run_sweep(sweep, workers=workers, report=report))
     if sweep.violation is not None:
@@ -194,9 +196,9 @@ def main(
     )
     sweep.check()
     if engine not in ("auto", "exact", *ENGINES):
-        raise ValueError(f"engine is {engine!r}, allowed: auto, exact, {', '.join(ENGINES)}")
+        raise UserError(f"engine is {engine!r}, allowed: auto, exact, {', '.join(ENGINES)}")
     if workers == 0 or workers < -1:
-        raise ValueError(f"workers is {workers}, allowed: at least 1, or -1 for all cores")
+        raise UserError(f"workers is {workers}, allowed: at least 1, or -1 for all cores")
     console = cli.console()
     began = time.perf_counter()
     with Progress(

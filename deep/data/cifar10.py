@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"

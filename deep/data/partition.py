@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from deep.errors import UserError
+from theory.support.errors import UserError
 
 REGIMES = ("iid", "mixed", "pathological", "sorted")
 #: Streams of the random choices made before training; see also `deep.resnet`.

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from deep.data.cifar10 import Images
 from deep.distributed import Communicator
-from deep.errors import UserError
 from deep.resnet import Architecture, ResNet18, load_flat, n_parameters, read_flat
+from theory.support.errors import UserError
 
 #: Formulations of the stacked engine, see `deep.engines.stacked`.
 STACKED = ("stacked", "grouped", "im2col", "vmap")

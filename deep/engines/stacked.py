@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from deep.engines.base import TorchEngine
 from deep.engines.formulations import Forward, make_forward
-from deep.errors import UserError
 from deep.resnet import parameter_shapes
+from theory.support.errors import UserError
 
 FORMULATIONS = ("grouped", "im2col", "vmap")
 _TRIAL_STEPS = 5

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from deep.checkpoint import write_atomically
-from deep.errors import UserError
+from theory.support.errors import UserError
+from theory.support.files import write_atomically
 
 #: The late phase starts at this share of the run's iterations.
 LATE = 0.25

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from theory.support.provenance import plain, write_text
+from theory.support.errors import UserError
+from theory.support.files import plain, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "figures" / ".cache"
 
 
-class MissingResult(ValueError):
+class MissingResult(UserError):
     """A result file that is not there; the message names the command that makes it."""
 
 
@@ -64,7 +65,7 @@ class Sources:
 
         Raises:
             MissingResult: it is not there.
-            ValueError: it is not a JSON object.
+            UserError: it is not a JSON object.
         """
         try:
             raw = (self.root / path).read_bytes()
@@ -73,9 +74,9 @@ class Sources:
         try:
             content = json.loads(raw)
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
+            raise UserError(f"{path} is not JSON: {error}") from None
         if not isinstance(content, dict):
-            raise ValueError(f"{path} holds no JSON object")
+            raise UserError(f"{path} holds no JSON object")
         self.files[path] = hashlib.sha256(raw).hexdigest()
         return content
 

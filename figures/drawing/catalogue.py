@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from figures.analysis.sources import Sources
 from figures.drawing import baselines, bounds, deep_curves, orders, worst_cases
+from theory.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,12 @@ def find(names: Sequence[str]) -> list[Entry]:
     """The figures of those names, in the catalogue's order; all for none.
 
     Raises:
-        ValueError: an unknown name, with the nearest known one.
+        UserError: an unknown name, with the nearest known one.
     """
     known = {entry.name: entry for entry in FIGURES}
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f", did you mean {near[0]}?" if near else ";"
-            raise ValueError(f"unknown figure {name!r}{hint} Known: {', '.join(known)}")
+            raise UserError(f"unknown figure {name!r}{hint} Known: {', '.join(known)}")
     return [entry for entry in FIGURES if not names or entry.name in names]

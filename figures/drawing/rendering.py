@@ -15,7 +15,9 @@ from typing import Any
 from figures.analysis.sources import CACHE, ROOT, MissingResult, Sources, imported_modules, matching
 from figures.drawing import style
 from figures.drawing.catalogue import Entry
-from theory.support.provenance import provenance, write_json
+from theory.support.errors import UserError
+from theory.support.files import write_json
+from theory.support.provenance import provenance
 
 OUT = ROOT / "figures" / "out"
 # No time stamps: unchanged data give unchanged files.
@@ -56,7 +58,7 @@ def make_figures(
         report: called after each.
 
     Raises:
-        ValueError: a result file that is no JSON, or a file that can't be written.
+        UserError: a result file that is no JSON, or a file that can't be written.
     """
     origin = provenance()
     origin["versions"] |= {p: metadata.version(p) for p in ("matplotlib", "seaborn")}
@@ -86,7 +88,7 @@ def make_figure(entry: Entry, out: Path, sources: Sources, origin: dict[str, Any
 
     Raises:
         MissingResult: a result file is not there.
-        ValueError: a file can't be read or written.
+        UserError: a file can't be read or written.
     """
     files = {kind: out / f"{entry.name}.{kind}" for kind in _METADATA}
     with style.house_style():
@@ -100,7 +102,7 @@ def make_figure(entry: Entry, out: Path, sources: Sources, origin: dict[str, Any
                 # The layout is a share of the figure, so one format's fits the next.
                 figure.set_layout_engine("none")
         except OSError as error:
-            raise ValueError(f"can't write into {out}: {error.strerror or error}") from None
+            raise UserError(f"can't write into {out}: {error.strerror or error}") from None
     write_json(
         out / f"{entry.name}.json",
         {

@@ -18,7 +18,8 @@ from figures.record import speed_table
 from figures.record import tables as result_tables
 from figures.record.claims import claims
 from figures.record.tables import Table
-from theory.support.provenance import write_text
+from theory.support.errors import UserError
+from theory.support.files import write_text
 
 RECORDS = ("paper_repro.md", "README.md")
 #: Marker -> the function that makes its table. "files" is last: it names what the others read.
@@ -43,7 +44,7 @@ def make_tables(root: Path = ROOT) -> dict[str, Table | str]:
     """Every table, or the message that names the missing result.
 
     Raises:
-        ValueError: a result file that is no JSON.
+        UserError: a result file that is no JSON.
     """
     sources = Sources(root)
     made: dict[str, Table | str] = {}
@@ -59,20 +60,20 @@ def fill(text: str, tables: dict[str, Table | str]) -> str:
     """The record with every block between markers made anew.
 
     Raises:
-        ValueError: a block that no table has, or one without its other marker.
+        UserError: a block that no table has, or one without its other marker.
     """
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in tables:
-            raise ValueError(f"the record has a block {name!r}; known: {', '.join(tables)}")
+            raise UserError(f"the record has a block {name!r}; known: {', '.join(tables)}")
         table = tables[name]
         body = f"No result yet: {table}" if isinstance(table, str) else table.markdown()
         return f"{match[1]}{body}\n{match[3]}"
 
     filled, count = _BLOCK.subn(block, text)
     if count != len(re.findall(r"<!-- (?:begin|end) ", text)) / 2:
-        raise ValueError("the record has a begin or an end marker without the other")
+        raise UserError("the record has a begin or an end marker without the other")
     return filled
 
 
@@ -80,12 +81,12 @@ def update_record(path: Path, root: Path = ROOT) -> list[str]:
     """Write the record's tables; returns the messages of the missing results.
 
     Raises:
-        ValueError: the record can't be read or written, or its markers are broken.
+        UserError: the record can't be read or written, or its markers are broken.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"can't read {path}: {error.strerror or error}") from None
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
     tables = make_tables(root)
     write_text(path, fill(text, tables))
     return list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))

@@ -18,7 +18,8 @@ from figures.drawing.rendering import Outcome
 from figures.record import tables as result_tables
 from figures.record.blocks import make_tables
 from figures.record.tables import Table
-from theory.support.provenance import commit, write_text
+from theory.support.files import write_text
+from theory.support.provenance import commit
 
 TITLE = "Local SGD under interpolation: what holds, how tightly, and on CIFAR-10"
 LEAD = (

@@ -19,6 +19,7 @@ from theory.problems.losses import (
     MarginLoss,
 )
 from theory.problems.margin import MarginProblem
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 USER_LOSSES = ("squared", "logistic", "sigmoid")
@@ -33,23 +34,23 @@ def load_problem(path: Path | str, loss: str = "squared") -> MarginProblem:
             (realizable); "sigmoid" with targets strictly between 0 and 1.
 
     Raises:
-        ValueError: a file that is missing or unreadable, NaN, an empty node, labels outside the range,
+        UserError: a file that is missing or unreadable, NaN, an empty node, labels outside the range,
             targets that no x interpolates; each with one line that says what is allowed.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no file {path}; allowed: an existing .npz or .csv file")
+        raise UserError(f"no file {path}; allowed: an existing .npz or .csv file")
     if path.suffix not in (".npz", ".csv"):
-        raise ValueError(f"{path} has suffix {path.suffix!r}, allowed: .npz, .csv")
+        raise UserError(f"{path} has suffix {path.suffix!r}, allowed: .npz, .csv")
     if loss not in USER_LOSSES:
-        raise ValueError(f"loss is {loss!r}, allowed: {', '.join(USER_LOSSES)}")
+        raise UserError(f"loss is {loss!r}, allowed: {', '.join(USER_LOSSES)}")
     features, labels = _read_npz(path) if path.suffix == ".npz" else _read_csv(path)
     if not all(np.isfinite(block).all() for block in (*features, *labels)):
-        raise ValueError(f"{path} holds NaN or infinite values; every number must be finite")
+        raise UserError(f"{path} holds NaN or infinite values; every number must be finite")
     kind, targets = _targets(labels, loss)
     problem = MarginProblem(features, targets, kind, name=path.name)
     if kind is HARD_LOGISTIC and problem.margin <= 0:
-        raise ValueError(f"{path}: no direction separates the labels; allowed: separable data")
+        raise UserError(f"{path}: no direction separates the labels; allowed: separable data")
     return problem
 
 
@@ -63,9 +64,7 @@ def _targets(labels: list[Array], loss: str) -> tuple[MarginLoss, list[Array]]:
         return HARD_LOGISTIC, [np.where(y > 0, 1.0, -1.0) for y in labels]
     if (everything <= 0).any() or (everything >= 1).any():
         hard = "labels -1/1, labels 0/1, or " if loss == "logistic" else ""
-        raise ValueError(
-            f"targets for {loss} loss, allowed: {hard}numbers strictly between 0 and 1"
-        )
+        raise UserError(f"targets for {loss} loss, allowed: {hard}numbers strictly between 0 and 1")
     kind = SOFT_LOGISTIC if loss == "logistic" else SIGMOID_REGRESSION
     return kind, [np.log(y) - np.log1p(-y) for y in labels]
 
@@ -76,13 +75,13 @@ def _read_npz(path: Path) -> tuple[list[Array], list[Array]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name], dtype=np.float64) for name in archive.files}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable .npz of numbers ({error})") from None
+        raise UserError(f"{path} is not a readable .npz of numbers ({error})") from None
     if {"A", "b", "node"} <= set(arrays):
         return _split(arrays["A"], arrays["b"], arrays["node"], path)
     n = sum(name.startswith("A") for name in arrays)
     names = [f"{letter}{i}" for i in range(n) for letter in "Ab"]
     if n == 0 or not set(names) <= set(arrays):
-        raise ValueError(
+        raise UserError(
             f"{path} has arrays {sorted(arrays)}, allowed: A0, b0, A1, b1, ... or A, b, node"
         )
     return [arrays[f"A{i}"] for i in range(n)], [arrays[f"b{i}"].ravel() for i in range(n)]
@@ -92,17 +91,17 @@ def _read_csv(path: Path) -> tuple[list[Array], list[Array]]:
     try:
         table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable .csv of numbers ({error})") from None
+        raise UserError(f"{path} is not a readable .csv of numbers ({error})") from None
     if table.shape[0] < 1 or table.shape[1] < 3:
-        raise ValueError(f"{path} has shape {table.shape}, allowed: node, target, features a line")
+        raise UserError(f"{path} has shape {table.shape}, allowed: node, target, features a line")
     return _split(table[:, 2:], table[:, 1], table[:, 0], path)
 
 
 def _split(a: Array, b: Array, node: Array, path: Path) -> tuple[list[Array], list[Array]]:
     if a.ndim != 2 or not len(a) == b.size == node.size:
-        raise ValueError(f"{path}: A, b and node have {a.shape}, {b.shape}, {node.shape} entries")
+        raise UserError(f"{path}: A, b and node have {a.shape}, {b.shape}, {node.shape} entries")
     if not np.isfinite(node).all() or (node < 0).any() or (node != np.round(node)).any():
-        raise ValueError(f"{path}: node numbers, allowed: integers from 0")
+        raise UserError(f"{path}: node numbers, allowed: integers from 0")
     owners = node.astype(int)
     # An owner that never appears is an empty node, which the problem refuses by name.
     groups = [np.flatnonzero(owners == i) for i in range(int(owners.max()) + 1)]

@@ -20,6 +20,7 @@ from theory.problems.losses import (
     MarginLoss,
 )
 from theory.problems.margin import MarginProblem
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 Heterogeneity = Literal["iid", "similar", "sorted", "identical"]
@@ -56,7 +57,7 @@ def sample_features(
         (n, m, d).
 
     Raises:
-        ValueError: a size, rank, similarity or heterogeneity outside the ranges above.
+        UserError: a size, rank, similarity or heterogeneity outside the ranges above.
     """
     total = n_nodes * samples_per_node
     rank = min(2 * total, dimension) if rank is None else rank
@@ -97,13 +98,13 @@ def _check_sizes(
         ("dimension", dimension),
     ):
         if value < 1:
-            raise ValueError(f"{name} is {value}, allowed: at least 1")
+            raise UserError(f"{name} is {value}, allowed: at least 1")
     if not n_nodes <= rank <= dimension:
-        raise ValueError(f"rank is {rank}, allowed: {n_nodes} (n_nodes) to {dimension} (dimension)")
+        raise UserError(f"rank is {rank}, allowed: {n_nodes} (n_nodes) to {dimension} (dimension)")
     if not 0.0 <= similarity <= 1.0:
-        raise ValueError(f"similarity is {similarity}, allowed: 0 to 1")
+        raise UserError(f"similarity is {similarity}, allowed: 0 to 1")
     if heterogeneity not in HETEROGENEITIES:
-        raise ValueError(
+        raise UserError(
             f"heterogeneity is {heterogeneity!r}, allowed: {', '.join(HETEROGENEITIES)}"
         )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from theory.problems.losses import HARD_LOGISTIC, SQUARED, MarginLoss
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class MarginProblem:
         heterogeneity: what tables say about the nodes' similarity.
 
     Raises:
-        ValueError: NaN or infinite data, an empty node, shapes that disagree, targets that no x fits
+        UserError: NaN or infinite data, an empty node, shapes that disagree, targets that no x fits
             (A2 would fail), or a declared smoothness below the computed one.
     """
 
@@ -60,17 +61,17 @@ class MarginProblem:
         self.features: Array = np.ascontiguousarray(np.concatenate(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
         if not (np.isfinite(self.features).all() and np.isfinite(self.targets).all()):
-            raise ValueError("the data hold NaN or infinite values; every number must be finite")
+            raise UserError("the data hold NaN or infinite values; every number must be finite")
         self.start: Array = np.zeros(self.dimension) if start is None else np.asarray(start, float)
         if self.start.shape != (self.dimension,):
-            raise ValueError(f"start has shape {self.start.shape}, allowed: ({self.dimension},)")
+            raise UserError(f"start has shape {self.start.shape}, allowed: ({self.dimension},)")
         self._declared_smoothness = smoothness
         if smoothness is not None and smoothness < self.data_smoothness * (1 - 1e-12):
-            raise ValueError(
+            raise UserError(
                 f"smoothness {smoothness:g} is below the data's own {self.data_smoothness:g}"
             )
         if loss.attained and self.interpolation_error > INTERPOLATION_TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 "no x interpolates the samples: the best fit misses a target by "
                 f"{self.interpolation_error:.2g} of the largest one, allowed: "
                 f"{INTERPOLATION_TOLERANCE:g} (A2 fails; add dimensions or remove samples)"
@@ -345,21 +346,21 @@ class MarginProblem:
 
 def _checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
     if not features or len(features) != len(targets):
-        raise ValueError(
+        raise UserError(
             f"{len(features)} nodes of features and {len(targets)} of targets; "
             "allowed: the same number, at least 1"
         )
     sizes = [len(block) for block in features]
     for node, (block, target) in enumerate(zip(features, targets, strict=True)):
         if len(block) == 0:
-            raise ValueError(f"node {node} has no samples; every node needs at least 1")
+            raise UserError(f"node {node} has no samples; every node needs at least 1")
         if np.ndim(block) != 2 or np.shape(block)[1] != np.shape(features[0])[1]:
-            raise ValueError(
+            raise UserError(
                 f"node {node} has features of shape {np.shape(block)}, "
                 f"allowed: (m, {np.shape(features[0])[-1]})"
             )
         if np.size(target) != len(block):
-            raise ValueError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
+            raise UserError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
     return sizes
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from theory.problems.margin import MarginProblem
 from theory.simulation.engines import ENGINES, METRICS, Engine, Plan, cheapest_engine
 from theory.simulation.streams import sample_indices
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -104,7 +105,7 @@ def run_local_sgd(
         A :class:`LocalSGDResult`.
 
     Raises:
-        ValueError: an argument outside its range, naming the range.
+        UserError: an argument outside its range, naming the range.
 
     References:
         H. B. McMahan et al., "Communication-efficient learning of deep networks from decentralized
@@ -119,7 +120,7 @@ def run_local_sgd(
     last = local_steps * rounds
     grid = log_grid(last) if record is None else np.unique(np.concatenate([[0, last], record]))
     if grid[0] < 0 or grid[-1] > last:
-        raise ValueError(f"record has iterations outside 0 to {last}")
+        raise UserError(f"record has iterations outside 0 to {last}")
 
     full = gradient == "full"
     # With full gradients every seed is the same run; one is simulated.
@@ -218,16 +219,16 @@ def check_schedule(
     """Refuse a schedule outside its range.
 
     Raises:
-        ValueError: names the argument, its value and what is allowed.
+        UserError: names the argument, its value and what is allowed.
     """
     if etas.ndim != 1 or not (np.isfinite(etas).all() and (etas > 0).all()):
-        raise ValueError(f"step_size is {etas.tolist()}, allowed: finite numbers above 0")
+        raise UserError(f"step_size is {etas.tolist()}, allowed: finite numbers above 0")
     numbers = {"local_steps": local_steps, "rounds": rounds, "batch_size": batch_size}
     for name, value in numbers.items():
         if value < 1:
-            raise ValueError(f"{name} is {value}, allowed: at least 1")
+            raise UserError(f"{name} is {value}, allowed: at least 1")
     if gradient not in ("stochastic", "full"):
-        raise ValueError(f"gradient is {gradient!r}, allowed: stochastic, full")
+        raise UserError(f"gradient is {gradient!r}, allowed: stochastic, full")
 
 
 def _check_run(
@@ -239,17 +240,17 @@ def _check_run(
     local_steps: int,
 ) -> None:
     if seeds.ndim != 1 or len(seeds) < 1 or (seeds < 0).any():
-        raise ValueError("seeds must be a count of at least 1, or seeds of at least 0")
+        raise UserError("seeds must be a count of at least 1, or seeds of at least 0")
     if engine != "auto" and engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")
+        raise UserError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")
     compiled = isinstance(problem, MarginProblem) and problem.loss.code >= 0
     if engine in ("numba", "margin") and not compiled:
-        raise ValueError(f"engine {engine!r} needs a built-in loss; allowed here: auto, numpy")
+        raise UserError(f"engine {engine!r} needs a built-in loss; allowed here: auto, numpy")
     unknown = [name for name in averages if name not in AVERAGES]
     if unknown:
-        raise ValueError(f"averages has {unknown[0]!r}, allowed: {', '.join(AVERAGES)}")
+        raise UserError(f"averages has {unknown[0]!r}, allowed: {', '.join(AVERAGES)}")
     if limits.shape != (problem.n_nodes,) or (limits < 1).any() or (limits > local_steps).any():
-        raise ValueError(
+        raise UserError(
             f"node_steps is {limits.tolist()}, allowed: {problem.n_nodes} numbers from 1 to "
             f"local_steps = {local_steps}"
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import check_schedule, log_grid
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -54,10 +55,10 @@ def exact_moments(
     Args: as in :func:`theory.simulation.local_sgd.run_local_sgd`.
 
     Raises:
-        ValueError: the loss is not squared, or an argument outside its range.
+        UserError: the loss is not squared, or an argument outside its range.
     """
     if problem.loss is not SQUARED:
-        raise ValueError(f"exact moments need least squares, the loss is {problem.loss.name}")
+        raise UserError(f"exact moments need least squares, the loss is {problem.loss.name}")
     check_schedule(np.atleast_1d(step_size), local_steps, rounds, batch_size, gradient)
     last = local_steps * rounds
     grid = log_grid(last) if record is None else np.unique(np.concatenate([[0, last], record]))

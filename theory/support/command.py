@@ -9,8 +9,13 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from theory.support.errors import UserError
+
 #: A pipe or a log has no width of its own; wide enough for every column unwrapped.
 PIPE_WIDTH = 140
+DONE, FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
+#: click's base of usage errors; newer versions of typer carry click inside them.
+_UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def console() -> Console:
@@ -30,25 +35,51 @@ def one_blas_thread() -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **dict.fromkeys(chosen, "1")})
 
 
-def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run and exit: the command's own status, 2 for bad input, 130 when interrupted."""
-    command = typer.main.get_command(app)
+def run_command(
+    app: typer.Typer,
+    name: str,
+    arguments: list[str] | None = None,
+    *,
+    interrupted: str = "interrupted",
+    out_of_memory: str = "out of memory",
+) -> int:
+    """The exit status of a command.
+
+    Args:
+        app: the command.
+        name: what the user types, for its messages.
+        arguments: instead of the process's own.
+        interrupted, out_of_memory: what to say of Ctrl-C and of a failed allocation.
+
+    Returns:
+        The command's own status, BAD_INPUT after one line on stderr, or INTERRUPTED. A bug raises.
+    """
     try:
-        status = command(standalone_mode=False, prog_name=name)
-    except ValueError as error:
-        sys.exit(_complain(str(error)))
+        # Typer turns Ctrl-C into the status 130, and returns what was not raised.
+        status = app(arguments, standalone_mode=False, prog_name=name)
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+    except UserError as error:
+        return _complain(str(error))
+    except _UsageProblem as error:
+        message = getattr(error, "format_message", error.__str__)()
+        return _complain(f"{message} (see {name} --help)")
+    except (KeyboardInterrupt, typer.Abort):
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
-        # Click's own complaints (unknown option, not a number) carry their text in format_message;
-        # asked for by name as typer may bundle its own click.
-        message = getattr(error, "format_message", None)
-        if message is not None:
-            sys.exit(_complain(f"{message()} (see {name} --help)"))
-        if type(error).__name__ == "Abort":
-            sys.exit(130)
+        # By name, so that torch is not imported for it.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return _complain(out_of_memory)
         raise
-    sys.exit(status if isinstance(status, int) else 0)
+    return status if isinstance(status, int) else DONE
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """:func:`run_command`, then exit."""
+    sys.exit(run_command(app, name))
 
 
 def _complain(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+    return BAD_INPUT

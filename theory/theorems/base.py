@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from theory.support.errors import UserError
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -383,12 +385,12 @@ def find_theorems(names: list[str]) -> list[Theorem]:
     """The theorems named, in order; "T4" means T4 and T4' both.
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
     """
     chosen = []
     for name in names:
         found = [t for t in THEOREMS if name.upper() in (t.name, t.name.rstrip("'"))]
         if not found:
-            raise ValueError(f"theorem {name!r}, allowed: {', '.join(t.name for t in THEOREMS)}")
+            raise UserError(f"theorem {name!r}, allowed: {', '.join(t.name for t in THEOREMS)}")
         chosen += [t for t in found if t not in chosen]
     return chosen

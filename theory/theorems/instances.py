@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theory.problems.margin import MarginProblem
+from theory.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def instance_4(rounds: int, local_steps: int = 1, smoothness: float = 1.0) -> In
     eta = 1.0 / (10 * local_steps * smoothness)
     flat = 1.0 / (eta * (2 * total + 1))
     if flat > smoothness:
-        raise ValueError(f"rounds is {rounds}, allowed: 2 K R + 1 >= 10 K")
+        raise UserError(f"rounds is {rounds}, allowed: 2 K R + 1 >= 10 K")
     # Scaled so that f(x_0) = 1 whatever lambda is: the bound is in f(x_0), not in D.
     problem = _quadratic([[np.sqrt(flat)]], [np.sqrt(2.0 / flat)], smoothness, "I4")
     # ||grad f(x^T)||^2 = 2 lambda f(x_0) (1 - eta lambda)^{2T}.

@@ -23,6 +23,7 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import log_grid, run_local_sgd
 from theory.simulation.moments import exact_moments
+from theory.support.errors import UserError
 from theory.verification.check import confidence_interval
 
 Array = NDArray[np.float64]
@@ -150,10 +151,10 @@ def compare_baselines(
         One :class:`Baseline` a method, Local SGD first.
 
     Raises:
-        ValueError: an argument outside its range.
+        UserError: an argument outside its range.
     """
     if not len(step_factors) or not all(np.isfinite(f) and f > 0 for f in step_factors):
-        raise ValueError(f"step_factors is {list(step_factors)}, allowed: numbers above 0")
+        raise UserError(f"step_factors is {list(step_factors)}, allowed: numbers above 0")
     return [
         min(
             (_run(problem, s, factor, seeds, points) for factor in step_factors),

@@ -14,6 +14,7 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import AVERAGES, LocalSGDResult, run_local_sgd
 from theory.simulation.moments import ExactMoments, exact_moments
+from theory.support.errors import UserError
 from theory.theorems.base import Setting, Theorem
 from theory.verification.violations import Violation
 
@@ -90,7 +91,7 @@ def verify(
         A :class:`Check`.
 
     Raises:
-        ValueError: an argument outside its range.
+        UserError: an argument outside its range.
     """
     return verify_all(
         [theorem],
@@ -181,7 +182,7 @@ def _measure(
     grid = [local_steps * rounds]
     exact = isinstance(problem, MarginProblem) and problem.loss is SQUARED and not changes
     if engine == "exact" and not exact:
-        raise ValueError("engine 'exact' needs least squares, allowed: auto, numpy, numba, margin")
+        raise UserError("engine 'exact' needs least squares, allowed: auto, numpy, numba, margin")
     factor = violation.step_factor if violation else None
     eta = eta if factor is None else factor / problem.smoothness
     if exact and engine in ("auto", "exact"):

@@ -17,6 +17,7 @@ from theory.problems.generators import Heterogeneity, least_squares
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
+from theory.support.errors import UserError
 from theory.theorems.base import T2, T3
 from theory.theorems.instances import Instance, instance_1, instance_2, instance_4
 from theory.verification.check import FAILED, HOLDS
@@ -59,10 +60,10 @@ def fit_slope(
     """Fit log y on log x.
 
     Raises:
-        ValueError: fewer than 3 points, or a value that is not positive.
+        UserError: fewer than 3 points, or a value that is not positive.
     """
     if len(x) < 3 or (np.asarray(x) <= 0).any() or (np.asarray(y) <= 0).any():
-        raise ValueError("a log-log slope needs at least 3 points, all above 0")
+        raise UserError("a log-log slope needs at least 3 points, all above 0")
     fit = stats.linregress(np.log(x), np.log(y))
     half = float(stats.t.ppf(0.975, len(x) - 2) * fit.stderr)
     slope = float(fit.slope)

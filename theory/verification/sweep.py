@@ -19,6 +19,7 @@ from theory.problems import generators
 from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
 from theory.problems.margin import MarginProblem
+from theory.support.errors import UserError
 from theory.theorems.base import THEOREMS, Setting, Theorem, find_theorems
 from theory.theorems.instances import (
     Instance,
@@ -59,7 +60,7 @@ class Sweep:
         """Refuse values outside their range.
 
         Raises:
-            ValueError: names the option, the value and what is allowed.
+            UserError: names the option, the value and what is allowed.
         """
         find_theorems(list(self.theorems))
         if self.violation is not None:
@@ -70,7 +71,7 @@ class Sweep:
         ):
             for value in values:
                 if value not in allowed:
-                    raise ValueError(f"{name} is {value!r}, allowed: {', '.join(allowed)}")
+                    raise UserError(f"{name} is {value!r}, allowed: {', '.join(allowed)}")
         for name, number, least in (
             *(("K (local steps)", k, 1) for k in self.local_steps),
             ("rounds", self.rounds, 1),
@@ -80,10 +81,10 @@ class Sweep:
             ("problem seed", self.problem_seed, 0),
         ):
             if number < least:
-                raise ValueError(f"{name} is {number}, allowed: at least {least}")
+                raise UserError(f"{name} is {number}, allowed: at least {least}")
         factor = self.step_factor
         if factor is not None and not (math.isfinite(factor) and factor > 0):
-            raise ValueError(f"step size is {factor:g}/L, allowed: above 0")
+            raise UserError(f"step size is {factor:g}/L, allowed: above 0")
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def run_sweep(
         report: called with (cells done, cells).
 
     Raises:
-        ValueError: an option outside its range.
+        UserError: an option outside its range.
     """
     sweep.check()
     todo = cells(sweep)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from theory.support.errors import UserError
+
 
 def _halfway(problem: Any) -> np.ndarray:
     """A wrong x*: halfway from x_0 to the true one, so that D is claimed four times too small."""
@@ -71,8 +73,8 @@ def find_violation(name: str) -> Violation:
     """The violation of that name.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     if name not in VIOLATIONS:
-        raise ValueError(f"--break {name!r}, allowed: {', '.join(VIOLATIONS)}")
+        raise UserError(f"--break {name!r}, allowed: {', '.join(VIOLATIONS)}")
     return VIOLATIONS[name]

@@ -26,7 +26,9 @@ from rich.progress import (
 )
 
 from theory.support import command as cli
-from theory.support.provenance import provenance, write_json
+from theory.support.errors import UserError
+from theory.support.files import write_json
+from theory.support.provenance import provenance
 from theory.worst_case import tables as pep_tables
 from theory.worst_case.cells import (
     FAILED,
@@ -165,14 +167,14 @@ def main(
     counts = integers("nodes", nodes, 2)
     metrics = metric_names(metric)
     if not 0 < growth < 1:
-        raise ValueError(f"growth is {growth:g} L, allowed: above 0 and below L")
+        raise UserError(f"growth is {growth:g} L, allowed: above 0 and below L")
     if not time_limit > 0:
-        raise ValueError(f"time-limit is {time_limit:g}, allowed: above 0")
+        raise UserError(f"time-limit is {time_limit:g}, allowed: above 0")
     if json_file is not None and json_file.is_dir():
-        raise ValueError(f"can't write {json_file}: it is a folder")
+        raise UserError(f"can't write {json_file}: it is a folder")
     cells = chosen_cells(local_steps, rounds, step_size, metrics, growth, quick)
     if pepit and not (importlib.util.find_spec("PEPit") and importlib.util.find_spec("clarabel")):
-        raise ValueError(MISSING)
+        raise UserError(MISSING)
     console = cli.console()
     problems = (QUICK_ROUTES if quick else ROUTES) if pepit else ()
     begin = time.perf_counter()
@@ -224,7 +226,7 @@ def chosen_cells(
     """The grid that was asked for; what is not said is taken from the quick or the standard grid.
 
     Raises:
-        ValueError: an option that is malformed or outside its range.
+        UserError: an option that is malformed or outside its range.
     """
     if not quick and local_steps is None and rounds is None and step_size is None:
         return [c for c in standard_grid(growth) if metric_of(c) in metrics]
@@ -233,7 +235,7 @@ def chosen_cells(
     etas = step_sizes(step_size or ("0.5,1,1.5" if quick else "0.25,0.5,0.75,1,1.25,1.5,1.75"))
     cells = schedules(metrics, ks, rs, etas, growth)
     if not cells:
-        raise ValueError("step-size has nothing up to 1 / L, which is where T4 (distance) holds")
+        raise UserError("step-size has nothing up to 1 / L, which is where T4 (distance) holds")
     return cells
 
 
@@ -328,14 +330,14 @@ def integers(name: str, text: str, least: int) -> list[int]:
     """Comma-separated integers.
 
     Raises:
-        ValueError: not integers, or below ``least``.
+        UserError: not integers, or below ``least``.
     """
     try:
         values = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise ValueError(f"{name} is {text!r}, allowed: integers separated by commas") from None
+        raise UserError(f"{name} is {text!r}, allowed: integers separated by commas") from None
     if values[0] < least:
-        raise ValueError(f"{name} has {values[0]}, allowed: at least {least}")
+        raise UserError(f"{name} has {values[0]}, allowed: at least {least}")
     return values
 
 
@@ -343,15 +345,15 @@ def step_sizes(text: str) -> list[float]:
     """Comma-separated multiples of 1 / L in (0, 2).
 
     Raises:
-        ValueError: not numbers, or outside the range.
+        UserError: not numbers, or outside the range.
     """
     try:
         values = sorted({float(part) for part in text.split(",")})
     except ValueError:
-        raise ValueError(f"step-size is {text!r}, allowed: numbers separated by commas") from None
+        raise UserError(f"step-size is {text!r}, allowed: numbers separated by commas") from None
     for value in values:
         if not (math.isfinite(value) and 0 < value < 2):
-            raise ValueError(f"step-size has {value:g} / L, allowed: above 0 and below 2 / L")
+            raise UserError(f"step-size has {value:g} / L, allowed: above 0 and below 2 / L")
     return values
 
 
@@ -359,12 +361,12 @@ def metric_names(text: str) -> list[str]:
     """ "all", or comma-separated names of CHOICES.
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
     """
     names = list(CHOICES) if text == "all" else text.split(",")
     for name in names:
         if name not in CHOICES:
-            raise ValueError(f"metric is {name!r}, allowed: all, {', '.join(CHOICES)}")
+            raise UserError(f"metric is {name!r}, allowed: all, {', '.join(CHOICES)}")
     return names
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from theory.support.provenance import write_json
+from theory.support.files import write_json
 from theory.verification.check import FAILED, HOLDS
 from theory.worst_case.closed_forms import bound, instance, sharper_bound, theorem_of
 from theory.worst_case.extremal import attained

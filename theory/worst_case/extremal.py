@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from theory.simulation.local_sgd import run_local_sgd
+from theory.support.errors import UserError
 from theory.worst_case.reduction import Schedule, Trajectory, WorstCase
 from theory.worst_case.sdp import Array
 
@@ -207,10 +208,10 @@ def extremal_problem(found: WorstCase, n_nodes: int = 2, rank_cut: float = 0.0) 
         An :class:`ExtremalProblem` with L = 1, ||x_0|| <= 1 and x* = 0.
 
     Raises:
-        ValueError: a number of nodes that the worst case does not allow.
+        UserError: a number of nodes that the worst case does not allow.
     """
     if found.schedule.one_node != (n_nodes == 1):
-        raise ValueError(f"n_nodes is {n_nodes}, allowed: 1 for one node, else at least 2")
+        raise UserError(f"n_nodes is {n_nodes}, allowed: 1 for one node, else at least 2")
     trajectory = Trajectory.of(found.schedule)
     shared = trajectory.mean @ _root(found.mean_gram, rank_cut)
     own = trajectory.deviation @ _root(found.deviation_gram, rank_cut)

@@ -44,6 +44,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from theory.simulation.local_sgd import run_local_sgd
+from theory.support.errors import UserError
 from theory.worst_case.closed_forms import best_crossing
 from theory.worst_case.extremal import ExtremalProblem, SmoothConvexInterpolant, simplex_vertices
 from theory.worst_case.reduction import Schedule
@@ -176,13 +177,13 @@ def exact_local_worst_case(rounds: int, metric: str = "last") -> tuple[float, fl
         The solver's value, and a bound on it certified by the multipliers.
 
     Raises:
-        ValueError: an argument outside its range.
+        UserError: an argument outside its range.
         SolverError: not converged.
     """
     if rounds < 1:
-        raise ValueError(f"rounds is {rounds}, allowed: at least 1")
+        raise UserError(f"rounds is {rounds}, allowed: at least 1")
     if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, allowed: {', '.join(METRICS)}")
+        raise UserError(f"metric is {metric!r}, allowed: {', '.join(METRICS)}")
     builder = _describe(rounds, metric)
     goal = np.zeros(builder.scalars)
     goal[-1] = 1.0
@@ -316,12 +317,12 @@ def spiral_problem(
         A problem with L = 1, ||x_0|| = 1, x* = 0, dimension 2 + (n - 1).
 
     Raises:
-        ValueError: an argument outside its range.
+        UserError: an argument outside its range.
     """
     if hops < 2 or n_nodes < 2:
-        raise ValueError("hops and n_nodes must be at least 2")
+        raise UserError("hops and n_nodes must be at least 2")
     if not (0 < decay < 1 and height > 0):
-        raise ValueError("decay must be in (0, 1) and height above 0")
+        raise UserError("decay must be in (0, 1) and height above 0")
     angles = np.arange(hops + 1) * math.pi / (2 * hops)
     radii = math.cos(angles[1]) ** np.arange(hops + 1)
     slanted = radii * np.sin(angles) / math.sqrt(2)

@@ -95,7 +95,7 @@ def wc_local_sgd(
         theoretical_tau (float): theoretical value
 
     Raises:
-        ValueError: an unknown metric.
+        UserError: an unknown metric.
         RuntimeError: the solver did not report an optimal solution.
 
     Example:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.support.errors import UserError
 from theory.worst_case.sdp import (
     Array,
     Constraints,
@@ -73,15 +74,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.local_steps < 1 or self.rounds < 1:
-            raise ValueError("local_steps and rounds must be at least 1")
+            raise UserError("local_steps and rounds must be at least 1")
         if not 0 < self.step_size < 2:
-            raise ValueError(f"step_size is {self.step_size} / L, allowed: above 0 and below 2 / L")
+            raise UserError(f"step_size is {self.step_size} / L, allowed: above 0 and below 2 / L")
         if self.metric not in METRICS:
-            raise ValueError(f"metric is {self.metric!r}, allowed: {', '.join(METRICS)}")
+            raise UserError(f"metric is {self.metric!r}, allowed: {', '.join(METRICS)}")
         if not 0 <= self.growth < 1:
-            raise ValueError(f"growth is {self.growth} L, allowed: at least 0 and below L")
+            raise UserError(f"growth is {self.growth} L, allowed: at least 0 and below L")
         if self.growth_of not in ("nodes", "mean"):
-            raise ValueError(f"growth_of is {self.growth_of!r}, allowed: nodes, mean")
+            raise UserError(f"growth_of is {self.growth_of!r}, allowed: nodes, mean")
 
     @property
     def points(self) -> int:
