@@ -91,7 +91,7 @@ def test_every_broken_hypothesis_exits_1(
         (["--data", "missing.npz"], "no file missing.npz"),
         (["--rounds", "many"], "--help"),
         (["--no-such-option"], "No such option"),
-        (["--json", "/dev/null/x.json", "--quick", *SMALL], "can't write /dev/null/x.json"),
+        (["--json", "/dev/null/x.json", "--quick", *SMALL], "cannot write /dev/null/x.json"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(
