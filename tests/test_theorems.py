@@ -173,7 +173,9 @@ def test_a_failed_assumption_is_named(theorem: Any, problem: Any, reason: str) -
 )
 def test_the_admissible_step_is_checked(theorem: Any, factor: float, applies: bool) -> None:
     problem = least_squares(heterogeneity="identical", **SMALL)
-    ok, why = theorem.applies(problem, Setting(factor / problem.smoothness, 2, 10))
+    ok, why = theorem.applies(
+        problem, Setting(step_size=factor / problem.smoothness, local_steps=2, rounds=10)
+    )
     assert ok is applies and (ok or "step size" in why)
 
 
@@ -203,7 +205,7 @@ def test_every_violation_is_caught_and_its_absence_is_not(name: str) -> None:
 
 def test_the_comparator_of_t5_is_the_best_multiple_of_w() -> None:
     problem = separable_logistic(n_nodes=2, samples_per_node=4, dimension=30)
-    setting = Setting(0.5 / problem.smoothness, 2, 50)
+    setting = Setting(step_size=0.5 / problem.smoothness, local_steps=2, rounds=50)
     found = comparator_bound(problem, setting, 100)
     s = np.linspace(0, 200, 200_001)
     brute = s**2 + 200 * setting.step_size * np.logaddexp(0, -problem.margin * s)
@@ -218,7 +220,7 @@ def test_bounds_fall_with_t(t: int, local_steps: int) -> None:
     problem = least_squares(heterogeneity="identical", **SMALL)
     for theorem in (T1, T2, T3, T4, T4_GLOBAL, T6):
         eta = theorem.default_step(problem, local_steps)
-        setting = Setting(eta, local_steps, 1000)
+        setting = Setting(step_size=eta, local_steps=local_steps, rounds=1000)
         assert theorem.bound(problem, setting, t + local_steps) < theorem.bound(problem, setting, t)
 
 

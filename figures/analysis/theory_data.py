@@ -49,7 +49,7 @@ def _theorem(name: str) -> Theorem:
 
 def _grid(theorem: Theorem, local_steps: int, rounds: int, points: int) -> np.ndarray:
     """Iterations at which the theorem's metric is read, log-spaced and above 0."""
-    per_round = "sync" in theorem.metric or theorem.name == "T4'"
+    per_round = theorem.metric.at_rounds or theorem.name == "T4'"
     scale = local_steps if per_round else 1
     return log_grid(rounds if per_round else local_steps * rounds, points)[1:] * scale
 
@@ -72,12 +72,9 @@ def bound_curve(
     made, which = make_problem(problem, heterogeneity), _theorem(theorem)
     rounds = max(1, iterations // local_steps)
     eta = which.default_step(made, local_steps)
-    setting = Setting(eta, local_steps, rounds)
+    setting = Setting(step_size=eta, local_steps=local_steps, rounds=rounds)
     applies, why = which.applies(made, setting)
     grid = _grid(which, local_steps, rounds, points)
-    kind, name = ("averages", which.metric.removeprefix("average "))
-    if not which.metric.startswith("average "):
-        kind = "history"
     run = run_local_sgd(
         made,
         step_size=eta,
@@ -85,9 +82,9 @@ def bound_curve(
         rounds=rounds,
         seeds=seeds,
         record=grid,
-        averages=[name] if kind == "averages" else [],
+        averages=which.metric.averages,
     )
-    mean, low, high = mean_and_interval(getattr(run, kind)[name][0])
+    mean, low, high = mean_and_interval(which.metric.curve(run)[0])
     keep = np.isin(run.iterations, grid)
     data: dict[str, Any] = {
         "t": grid,
@@ -107,7 +104,7 @@ def bound_curve(
         moments = exact_moments(
             made, step_size=eta, local_steps=local_steps, rounds=rounds, record=grid
         )
-        data["exact"] = getattr(moments, kind)[name][np.isin(moments.iterations, grid)]
+        data["exact"] = which.metric.curve(moments)[np.isin(moments.iterations, grid)]
     if theorem == "T5":
         # The closed form after T5, from the choice s = ln(T)/gamma, is looser than the best comparator.
         logs = np.log(np.maximum(grid, 2))
@@ -142,8 +139,7 @@ def tightness_curve(instance: str, local_steps: int, rounds: Sequence[int]) -> d
     for count in rounds:
         made = _INSTANCES[instance](int(count), local_steps)
         which = find_theorems([made.theorem])[0]
-        setting = Setting(made.step_size, made.local_steps, made.rounds)
-        bound = which.bound(made.problem, setting, setting.iterations)
+        bound = which.bound(made.problem, made.setting, made.setting.iterations)
         ratios.append(bound / simulate_instance(made))
         closed.append(bound / made.value)
         limit, theorem = made.limit, made.theorem
@@ -178,7 +174,9 @@ def ratio_grid(
         )
         constants.append(problem.similarity)
         for i, k in enumerate(local_steps):
-            setting = Setting(which.default_step(problem, k), k, rounds)
+            setting = Setting(
+                step_size=which.default_step(problem, k), local_steps=k, rounds=rounds
+            )
             if not which.applies(problem, setting)[0]:
                 continue
             moments = exact_moments(
@@ -188,7 +186,7 @@ def ratio_grid(
                 rounds=rounds,
                 record=[setting.iterations],
             )
-            left = moments.averages[which.metric.removeprefix("average ")][-1]
+            left = float(which.metric.read(moments))
             ratios[i, j] = which.bound(problem, setting, setting.iterations) / left
     return {"ratio": ratios, "similarity": constants}
 
@@ -205,7 +203,9 @@ def step_size_curve(
     problem = make_problem("least-squares", heterogeneity)
     measured, bounds = [], []
     for factor in factors:
-        setting = Setting(factor / problem.smoothness, local_steps, rounds)
+        setting = Setting(
+            step_size=factor / problem.smoothness, local_steps=local_steps, rounds=rounds
+        )
         moments = exact_moments(
             problem,
             step_size=setting.step_size,
@@ -213,7 +213,7 @@ def step_size_curve(
             rounds=rounds,
             record=[setting.iterations],
         )
-        measured.append(moments.averages[which.metric.removeprefix("average ")][-1])
+        measured.append(float(which.metric.read(moments)))
         applies = which.applies(problem, setting)[0]
         bounds.append(which.bound(problem, setting, setting.iterations) if applies else np.nan)
     return {"measured": measured, "bound": bounds, "heterogeneity": problem.heterogeneity}

@@ -224,6 +224,17 @@ class MarginProblem:
             self.data_smoothness if self._declared_smoothness is None else self._declared_smoothness
         )
 
+    @property
+    def convex(self) -> bool:
+        """A1: whether every sample's loss is convex."""
+        return self.loss.convex
+
+    @cached_property
+    def node_smoothness(self) -> float:
+        """L of every f_i, at most ``smoothness``: what full gradients see."""
+        largest = float(np.linalg.eigvalsh(self.hessians)[:, -1].max()) if self.rank else 0.0
+        return self.loss.curvature * largest
+
     @cached_property
     def global_smoothness(self) -> float:
         """L of f itself, at most ``smoothness``: for methods that take its full gradient."""

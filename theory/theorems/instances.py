@@ -7,37 +7,11 @@ are 1 (I0, I3), 2e (I1, I2) and 4e (I4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from theory.problems.margin import MarginProblem
 from theory.support.errors import UserError
-
-
-@dataclass(frozen=True)
-class Instance:
-    """A problem on which a bound's size is known exactly.
-
-    Attributes:
-        problem: the explicit problem.
-        step_size, local_steps, rounds: the schedule.
-        theorem: the theorem that it shows tight.
-        metric: what is measured, at the end of the run: "global_loss", "distance", "gradient" from
-            the history, "average local_loss", "average sync_loss" or "average global_loss".
-        value: the metric in closed form.
-        limit: the limit of bound / value for long runs.
-    """
-
-    problem: MarginProblem
-    step_size: float
-    local_steps: int
-    rounds: int
-    theorem: str
-    metric: str
-    value: float
-    limit: float
-    gradient: str = "full"
+from theory.theorems.base import Instance, Metric, Setting
 
 
 def _quadratic(
@@ -56,25 +30,27 @@ def _quadratic(
     )
 
 
+def _full(step_size: float, local_steps: int, rounds: int) -> Setting:
+    return Setting(step_size=step_size, local_steps=local_steps, rounds=rounds, gradient="full")
+
+
 def instance_0(
     theorem: str, rounds: int, local_steps: int = 1, smoothness: float = 1.0
 ) -> Instance:
     """I0: f_i(x) = (L/2) x^2, eta = 1/L. The first step lands on x*: T1, T2 (and T3) with equality."""
-    metric, count = {
-        "T1": ("average local_loss", local_steps * rounds),
-        "T2": ("average sync_loss", rounds),
-        "T3": ("average global_loss", local_steps * rounds),
+    name, count = {
+        "T1": ("local_loss", local_steps * rounds),
+        "T2": ("sync_loss", rounds),
+        "T3": ("global_loss", local_steps * rounds),
     }[theorem]
     problem = _quadratic([[np.sqrt(smoothness)]], [1.0], smoothness, "I0")
     return Instance(
-        problem,
-        1.0 / smoothness,
-        local_steps,
-        rounds,
-        theorem,
-        metric,
-        smoothness / (2 * count),
-        1.0,
+        problem=problem,
+        setting=_full(1.0 / smoothness, local_steps, rounds),
+        theorem=theorem,
+        metric=Metric(name, averaged=True),
+        value=smoothness / (2 * count),
+        limit=1.0,
     )
 
 
@@ -100,7 +76,12 @@ def instance_1(
     q = 1.0 - (1.0 - step_factor) ** local_steps
     value = 0.5 * smoothness * s * np.exp(2 * rounds * np.log1p(-q * s))
     return Instance(
-        problem, step_factor / smoothness, local_steps, rounds, "T2", "global_loss", value, 2 * np.e
+        problem=problem,
+        setting=_full(step_factor / smoothness, local_steps, rounds),
+        theorem="T2",
+        metric=Metric("global_loss"),
+        value=value,
+        limit=2 * np.e,
     )
 
 
@@ -111,7 +92,12 @@ def instance_2(rounds: int, local_steps: int = 1, smoothness: float = 1.0) -> In
     problem = _quadratic([[np.sqrt(flat)]], [1.0], smoothness, "I2")
     value = 0.5 * flat * np.exp(2 * total * np.log1p(-flat / smoothness))
     return Instance(
-        problem, 1.0 / smoothness, local_steps, rounds, "T3", "global_loss", value, 2 * np.e
+        problem=problem,
+        setting=_full(1.0 / smoothness, local_steps, rounds),
+        theorem="T3",
+        metric=Metric("global_loss"),
+        value=value,
+        limit=2 * np.e,
     )
 
 
@@ -129,7 +115,12 @@ def instance_3(
     )
     value = float(np.exp(local_steps * rounds * np.log1p(-1.0 / dimension)))
     return Instance(
-        problem, 1.0 / smoothness, local_steps, rounds, "T4", "distance", value, 1.0, "stochastic"
+        problem=problem,
+        setting=Setting(step_size=1.0 / smoothness, local_steps=local_steps, rounds=rounds),
+        theorem="T4",
+        metric=Metric("distance"),
+        value=value,
+        limit=1.0,
     )
 
 
@@ -144,4 +135,11 @@ def instance_4(rounds: int, local_steps: int = 1, smoothness: float = 1.0) -> In
     problem = _quadratic([[np.sqrt(flat)]], [np.sqrt(2.0 / flat)], smoothness, "I4")
     # ||grad f(x^T)||^2 = 2 lambda f(x_0) (1 - eta lambda)^{2T}.
     value = 2 * flat * np.exp(2 * total * np.log1p(-eta * flat))
-    return Instance(problem, eta, local_steps, rounds, "T6", "gradient", value, 4 * np.e)
+    return Instance(
+        problem=problem,
+        setting=_full(eta, local_steps, rounds),
+        theorem="T6",
+        metric=Metric("gradient"),
+        value=value,
+        limit=4 * np.e,
+    )

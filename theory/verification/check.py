@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
-from theory.simulation.local_sgd import AVERAGES, LocalSGDResult, run_local_sgd
+from theory.problems.protocols import Problem
+from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import ExactMoments, exact_moments
 from theory.support.errors import UserError
-from theory.theorems.base import Setting, Theorem
+from theory.theorems.base import Metric, Setting, Theorem
 from theory.verification.violations import Violation
 
 HOLDS, FAILED, NOT_APPLICABLE = "HOLDS", "FAILED", "NOT APPLICABLE"
@@ -65,7 +65,7 @@ class Check:
 
 def verify(
     theorem: Theorem,
-    problem: Any,
+    problem: Problem,
     *,
     step_size: float | None = None,
     local_steps: int = 1,
@@ -109,7 +109,7 @@ def verify(
 
 def verify_all(
     theorems: Sequence[Theorem],
-    problem: Any,
+    problem: Problem,
     *,
     step_size: float | None = None,
     local_steps: int = 1,
@@ -125,7 +125,7 @@ def verify_all(
     runs: dict[float, list[tuple[Theorem, Setting]]] = {}
     for theorem in theorems:
         eta = theorem.default_step(problem, local_steps) if step_size is None else step_size
-        setting = Setting(eta, local_steps, rounds)
+        setting = Setting(step_size=eta, local_steps=local_steps, rounds=rounds, gradient=gradient)
         # Without a finite default step (rho unknown) the step itself is 0; the assumptions say why.
         ok, why = theorem.applies(problem, setting)
         if ok:
@@ -133,7 +133,7 @@ def verify_all(
         else:
             checks[theorem.name] = _not_applicable(theorem, problem, setting, why)
     for eta, group in runs.items():
-        averages = sorted({_average(t) for t, _ in group} & set(AVERAGES))
+        averages = sorted({name for t, _ in group for name in t.metric.averages})
         undecided, count = group, seeds
         while undecided:
             result = _measure(
@@ -162,12 +162,8 @@ def _straddles(check: Check) -> bool:
     return check.verdict == FAILED and check.low <= check.bound and math.isfinite(check.measured)
 
 
-def _average(theorem: Theorem) -> str:
-    return theorem.metric.removeprefix("average ")
-
-
 def _measure(
-    problem: Any,
+    problem: Problem,
     eta: float,
     local_steps: int,
     rounds: int,
@@ -180,12 +176,17 @@ def _measure(
 ) -> LocalSGDResult | ExactMoments:
     changes = violation.run_changes if violation else {}
     grid = [local_steps * rounds]
-    exact = isinstance(problem, MarginProblem) and problem.loss is SQUARED and not changes
-    if engine == "exact" and not exact:
+    quadratic = isinstance(problem, MarginProblem) and problem.loss is SQUARED
+    if engine == "exact" and (changes or not quadratic):
         raise UserError("engine 'exact' needs least squares, allowed: auto, numpy, numba, margin")
     factor = violation.step_factor if violation else None
     eta = eta if factor is None else factor / problem.smoothness
-    if exact and engine in ("auto", "exact"):
+    if (
+        isinstance(problem, MarginProblem)
+        and quadratic
+        and not changes
+        and engine in ("auto", "exact")
+    ):
         return exact_moments(
             problem,
             step_size=eta,
@@ -223,7 +224,7 @@ def confidence_interval(samples: np.ndarray, level: float = 0.95) -> tuple[float
 
 def _judge(
     theorem: Theorem,
-    problem: Any,
+    problem: Problem,
     setting: Setting,
     result: LocalSGDResult | ExactMoments,
     violation: Violation | None,
@@ -234,11 +235,11 @@ def _judge(
         bound *= violation.bound_factor(theorem.name)
     # NaN and infinities (a diverged run) fail: they are not at most the bound.
     floor = UNDERFLOW
-    if theorem.metric == "distance" and isinstance(result, LocalSGDResult):
+    if theorem.metric == Metric("distance") and isinstance(result, LocalSGDResult):
         floor = DISTANCE_RESOLUTION * problem.initial_distance
     holds = high <= max(bound * (1 + ROUNDING), floor)
     best = last = math.nan
-    if theorem.metric == "average sync_loss":
+    if theorem.metric == Metric("sync_loss", averaged=True):
         best = float(np.mean(result.best_sync_loss[..., -1]))
         last = float(np.mean(result.history["global_loss"][..., -1]))
     return Check(
@@ -268,20 +269,17 @@ def _ratio(bound: float, measured: float) -> float:
 
 
 def measured_value(
-    metric: str,
+    metric: Metric,
     result: LocalSGDResult | ExactMoments,
     violation: Violation | None = None,
-    problem: Any = None,
+    problem: Problem | None = None,
 ) -> tuple[float, float, float, str]:
     """(value, low, high, how) of a metric at the end of a run."""
-    kind, name = result.averages, metric.removeprefix("average ")
-    if not metric.startswith("average "):
-        kind = result.history
+    samples = metric.read(result)
     if isinstance(result, ExactMoments):
-        value = float(kind[name][-1])
+        value = float(samples)
         return value, value, value, "exact"
-    samples = kind[name][0, :, -1]
-    if violation and violation.claimed_solution and name == "distance":
+    if violation and violation.claimed_solution and metric == Metric("distance"):
         wrong = violation.claimed_solution(problem)
         samples = ((result.final_model[0] - wrong) ** 2).sum(axis=-1)
     if np.isnan(samples).any():
@@ -290,7 +288,7 @@ def measured_value(
     return mean, low, high, f"mean of {len(samples)} seeds"
 
 
-def _not_applicable(theorem: Theorem, problem: Any, setting: Setting, why: str) -> Check:
+def _not_applicable(theorem: Theorem, problem: Problem, setting: Setting, why: str) -> Check:
     nan = math.nan
     return Check(
         theorem.name,

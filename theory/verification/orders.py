@@ -15,11 +15,12 @@ from scipy import stats
 
 from theory.problems.generators import Heterogeneity, least_squares
 from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
 from theory.support.errors import UserError
-from theory.theorems.base import T2, T3
-from theory.theorems.instances import Instance, instance_1, instance_2, instance_4
+from theory.theorems.base import T2, T3, Instance, Theorem
+from theory.theorems.instances import instance_1, instance_2, instance_4
 from theory.verification.check import FAILED, HOLDS
 
 Array = NDArray[np.float64]
@@ -81,28 +82,27 @@ def fit_slope(
 
 def simulate_instance(instance: Instance) -> float:
     """The instance's metric at the end of its run (mean over 1 seed unless deterministic)."""
-    record = [instance.local_steps * instance.rounds]
-    name = instance.metric.removeprefix("average ")
-    averaged = instance.metric.startswith("average ")
-    if instance.gradient == "stochastic":
+    problem, setting = instance.problem, instance.setting
+    if setting.gradient == "stochastic":
+        assert isinstance(problem, MarginProblem)
         moments = exact_moments(
-            instance.problem,
-            step_size=instance.step_size,
-            local_steps=instance.local_steps,
-            rounds=instance.rounds,
-            record=record,
+            problem,
+            step_size=setting.step_size,
+            local_steps=setting.local_steps,
+            rounds=setting.rounds,
+            record=[setting.iterations],
         )
-        return float((moments.averages if averaged else moments.history)[name][-1])
+        return float(instance.metric.read(moments))
     result = run_local_sgd(
-        instance.problem,
-        step_size=instance.step_size,
-        local_steps=instance.local_steps,
-        rounds=instance.rounds,
-        gradient=instance.gradient,
-        record=record,
-        averages=[name] if averaged else [],
+        problem,
+        step_size=setting.step_size,
+        local_steps=setting.local_steps,
+        rounds=setting.rounds,
+        gradient=setting.gradient,
+        record=[setting.iterations],
+        averages=instance.metric.averages,
     )
-    return float((result.averages if averaged else result.history)[name][0, 0, -1])
+    return float(instance.metric.read(result)[0])
 
 
 def instance_slopes(
@@ -204,7 +204,7 @@ class Communication:
     fit: SlopeFit
 
 
-def rounds_to(problem: MarginProblem, eps: float, local_steps: int, most: int) -> int:
+def rounds_to(problem: Problem, eps: float, local_steps: int, most: int) -> int:
     """First R with f(xbar_R) <= eps at eta = 1/L and full gradients; -1 if not within ``most``."""
     result = run_local_sgd(
         problem,
@@ -237,7 +237,7 @@ def communication(
     )
     easy_eps = float(path.history["global_loss"][0, 0, -1]) * (1 + 1e-9)
     easy_rounds = np.array([rounds_to(equal, easy_eps, k, rounds // k + 10) for k in ks], float)
-    families = [
+    families: list[tuple[str, Problem, float, Array, Theorem, float, float]] = [
         ("I1, the heterogeneous worst case", hard.problem, hard_eps, hard_rounds, T2, 0.0, 0.02),
         ("least squares, equal nodes, c = 1", equal, easy_eps, easy_rounds, T3, -1.0, 0.05),
     ]

@@ -20,9 +20,8 @@ from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
 from theory.problems.margin import MarginProblem
 from theory.support.errors import UserError
-from theory.theorems.base import THEOREMS, Setting, Theorem, find_theorems
+from theory.theorems.base import THEOREMS, Instance, Theorem, find_theorems
 from theory.theorems.instances import (
-    Instance,
     instance_0,
     instance_1,
     instance_2,
@@ -103,10 +102,10 @@ def make_problem(sweep: Sweep, name: str, heterogeneity: Heterogeneity | None) -
     """The problem of that name: a generated one, an instance, or a file."""
     if Path(name).suffix in (".npz", ".csv"):
         return load_problem(name, sweep.loss)
-    if name == "I0":
-        return instance_0("T1", 1).problem
-    if name == "I3":
-        return instance_3(1).problem
+    if name in ("I0", "I3"):
+        problem = (instance_0("T1", 1) if name == "I0" else instance_3(1)).problem
+        assert isinstance(problem, MarginProblem)
+        return problem
     common: dict[str, Any] = {
         "n_nodes": sweep.n_nodes,
         "dimension": sweep.dimension,
@@ -211,7 +210,7 @@ class Tightness:
 def tightness(instance: Instance) -> Tightness:
     """Simulate an instance and compare."""
     theorem: Theorem = find_theorems([instance.theorem])[0]
-    setting = Setting(instance.step_size, instance.local_steps, instance.rounds)
+    setting = instance.setting
     measured = simulate_instance(instance)
     bound = theorem.bound(instance.problem, setting, setting.iterations)
     ratio = bound / measured
@@ -220,9 +219,9 @@ def tightness(instance: Instance) -> Tightness:
     return Tightness(
         instance.problem.name,
         instance.theorem,
-        instance.metric,
-        instance.local_steps,
-        instance.rounds,
+        str(instance.metric),
+        setting.local_steps,
+        setting.rounds,
         measured,
         instance.value,
         bound,
