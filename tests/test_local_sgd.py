@@ -20,7 +20,13 @@ from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
 from theory.simulation.engines import METRICS
 from theory.simulation.local_sgd import AVERAGES, run_local_sgd
-from theory.simulation.streams import raw_draws, sample_indices
+from theory.simulation.streams import (
+    permutations,
+    raw_draws,
+    reshuffled_indices,
+    sample_indices,
+)
+from theory.support.errors import UserError
 
 MAKERS = (least_squares, realizable_logistic, separable_logistic, sigmoid_regression)
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 6, "dimension": 25}
@@ -32,6 +38,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "full gradient": {"local_steps": 4, "rounds": 20, "gradient": "full"},
     "uneven K": {"local_steps": 4, "rounds": 20, "node_steps": [1, 4, 2]},
     "no averaging": {"local_steps": 4, "rounds": 20, "averaging": False},
+    "reshuffled": {"local_steps": 4, "rounds": 20, "batch_size": 4, "order": "reshuffled"},
 }
 
 
@@ -208,20 +215,174 @@ def test_divergence_is_reported() -> None:
     [
         ({"step_size": 0.0}, "step_size is .* above 0"),
         ({"step_size": float("nan")}, "step_size is .* above 0"),
-        ({"local_steps": 0}, "local_steps is 0, allowed: at least 1"),
+        ({"step_size": []}, "step_size is .* above 0"),
+        ({"step_size": "small"}, "step_size is 'small'"),
+        ({"local_steps": 0}, "local_steps is 0, allowed: whole numbers of at least 1"),
+        ({"local_steps": float("nan")}, "local_steps is nan"),
+        ({"local_steps": True}, "local_steps is True"),
         ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": 2.5}, "rounds is 2.5, allowed: whole numbers of at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5, allowed: 1 to 1000000"),
+        ({"batch_size": 10**7}, "batch_size is 10000000, allowed: 1 to 1000000"),
+        ({"order": "sorted"}, "order is 'sorted', allowed: uniform, reshuffled"),
         ({"gradient": "noisy"}, "allowed: stochastic, full"),
         ({"engine": "fast"}, "allowed: auto, numpy, numba, margin"),
         ({"averages": ["median"]}, "averages has 'median'"),
         ({"node_steps": [1, 2]}, "node_steps is"),
-        ({"seeds": []}, "seeds must be"),
-        ({"record": [10_000]}, "outside 0 to"),
+        ({"node_steps": [1, 2, 1.5]}, "node_steps is"),
+        ({"seeds": []}, "seeds is .* allowed: a count of at least 1, or a list"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"seeds": 1.5}, "seeds is 1.5, allowed: whole numbers"),
+        ({"seeds": [1.5]}, "seed is 1.5, allowed: 0 to 18446744073709551615"),
+        ({"seeds": [-1]}, "seed is -1"),
+        ({"seeds": [2**64]}, "seed is 18446744073709551616"),
+        ({"record": [11]}, "record is 11, allowed: 0 to 10"),
+        ({"record": [-1]}, "record is -1"),
+        ({"record": [9.5]}, "record is 9.5"),
+        ({"record": [float("nan")]}, "record is nan"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_is_allowed(
     change: dict[str, Any], message: str
 ) -> None:
     arguments: dict[str, Any] = {"step_size": 0.5, "local_steps": 2, "rounds": 5, **change}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         run_local_sgd(least_squares(**SMALL), **arguments)
+
+
+def test_counts_and_seeds_may_be_numpy_integers() -> None:
+    problem = least_squares(**SMALL)
+    plain = run_local_sgd(problem, step_size=0.5, local_steps=2, rounds=3, seeds=3)
+    arrays = run_local_sgd(
+        problem,
+        step_size=np.float64(0.5),
+        local_steps=np.int64(2),
+        rounds=np.int32(3),
+        seeds=np.int64(3),
+        record=np.array([2.0, 6.0]),
+    )
+    np.testing.assert_array_equal(plain.final_model, arrays.final_model)
+    largest = run_local_sgd(problem, step_size=0.5, rounds=3, seeds=[0, 2**64 - 1, 2**63 + 1])
+    assert [int(s) for s in largest.seeds] == [0, 2**64 - 1, 2**63 + 1]
+    assert len(np.unique(largest.final_model[0], axis=0)) == 3
+
+
+@pytest.mark.parametrize("maker", MAKERS[:2])
+@pytest.mark.parametrize("order", ["uniform", "reshuffled"])
+@pytest.mark.parametrize("engine", ["numpy", "numba", "margin"])
+def test_t0_holds_on_every_path(maker: Any, order: str, engine: str) -> None:
+    """(1/T) sum_t (1/n) sum_i l_i^t <= (D - (1/n) sum_i ||x_i^T - x*||^2) / (2 phi eta T)."""
+    problem = maker(heterogeneity="sorted", **SMALL)
+    factors = np.array([0.3, 1.0, 1.7])
+    run = run_local_sgd(
+        problem,
+        step_size=factors / problem.smoothness,
+        local_steps=4,
+        rounds=25,
+        seeds=10,
+        batch_size=2,
+        order=order,
+        engine=engine,
+        averages=["batch_loss"],
+        record=np.arange(101),
+    )
+    fallen = problem.initial_distance - run.history["local_distance"][..., 1:]
+    scale = 2 * np.minimum(1, 2 - factors) * run.step_sizes
+    bound = fallen / (scale[:, None, None] * run.iterations[1:])
+    measured = run.averages["batch_loss"][..., 1:]
+    rounding = 1e-12 * problem.initial_distance
+    assert (measured <= bound * (1 + 1e-12) + rounding).all()
+    # And it is not vacuous: with least squares at eta = 1/L the first step is within a factor 2.
+    assert (bound[1, :, 0] < 2.1 * measured[1, :, 0]).all() or problem.loss.name != "squared"
+
+
+def test_a_batch_loss_is_the_loss_of_the_samples_used() -> None:
+    # By hand from the draws: one step of one node, whatever the others do.
+    problem = realizable_logistic(**SMALL)
+    run = run_local_sgd(
+        problem,
+        step_size=1.0,
+        local_steps=2,
+        rounds=1,
+        seeds=[5],
+        batch_size=3,
+        node_steps=[2, 1, 1],
+        averages=["batch_loss"],
+        engine="margin",
+    )
+    draws = sample_indices(np.array([5], dtype=np.uint64), problem.node_sizes, 0, 2, 3)
+    total, x = 0.0, np.tile(problem.start, (1, 3, 1))
+    for t in range(2):
+        losses = [
+            np.mean(
+                [
+                    problem.loss.value(problem.features[row] @ x[0, i], problem.targets[row])
+                    for row in problem.offsets[i] + draws[0, i, t]
+                ]
+            )
+            for i in range(3)
+        ]
+        total += sum(losses) / 3 if t == 0 else losses[0] / 3
+        x = x - problem.sample_gradients(x, draws[:, :, t])
+    np.testing.assert_allclose(run.averages["batch_loss"][0, 0, -1], total / 2, rtol=1e-12)
+
+
+@given(
+    batch=st.integers(1, 7),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    first=st.integers(0, 20),
+)
+def test_reshuffled_passes_are_permutations(batch: int, sizes: list[int], first: int) -> None:
+    m = np.array(sizes)
+    steps = -(-3 * max(sizes) // batch) + 5
+    seeds = np.array([1, 2], dtype=np.uint64)
+    taken = np.broadcast_to(np.arange(steps), (2, len(sizes), steps))
+    drawn = reshuffled_indices(seeds, m, taken, batch).reshape(2, len(sizes), -1)
+    for i, size in enumerate(sizes):
+        whole = drawn[:, i, : 3 * size].reshape(2, 3, size)
+        np.testing.assert_array_equal(
+            np.sort(whole, axis=2), np.broadcast_to(np.arange(size), whole.shape)
+        )
+    # A window is a piece of the whole, wherever it begins.
+    cut = min(first, steps - 1)
+    window = reshuffled_indices(seeds, m, taken[:, :, cut:], batch)
+    np.testing.assert_array_equal(window.reshape(2, len(sizes), -1), drawn[:, :, cut * batch :])
+
+
+def test_permutations_are_uniform_and_fresh_every_pass() -> None:
+    table = permutations(3, 1, 4, 0, 24_000)
+    codes = table @ np.array([64, 16, 4, 1])
+    _, counts = np.unique(codes, return_counts=True)
+    # 5 sigma of a binomial count.
+    assert len(counts) == 24 and np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
+    assert abs((codes[1:] == codes[:-1]).mean() - 1 / 24) < 0.01
+
+
+def test_a_waiting_node_keeps_its_place_in_the_pass() -> None:
+    # Node 0 takes one of four steps a round: six rounds are one pass over its six samples, so with
+    # unit steps on orthogonal samples of least squares all of them are fitted after it, none before.
+    rows = np.eye(12)
+    problem = MarginProblem([rows[:6], rows[6:]], [np.ones(6), np.ones(6)])
+    run = run_local_sgd(
+        problem,
+        step_size=1.0,
+        local_steps=4,
+        rounds=6,
+        seeds=3,
+        order="reshuffled",
+        node_steps=[1, 4],
+    )
+    # Each sample of node 0 is visited once, and averaging keeps half of its step.
+    np.testing.assert_allclose(run.final_model[0, :, :6], 0.5, rtol=1e-14)
+
+
+def test_chunks_of_draws_do_not_change_a_reshuffled_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from theory.simulation import local_sgd
+
+    problem = least_squares(**SMALL)
+    settings: dict[str, Any] = {"local_steps": 3, "rounds": 15, "order": "reshuffled", "seeds": 2}
+    whole = run_local_sgd(problem, step_size=0.5, batch_size=4, **settings)
+    monkeypatch.setattr(local_sgd, "CHUNK_DRAWS", 7 * 2 * 3 * 4)
+    cut = run_local_sgd(problem, step_size=0.5, batch_size=4, **settings)
+    np.testing.assert_array_equal(whole.final_model, cut.final_model)

@@ -32,6 +32,7 @@ def enumerate_paths(
         "global_loss": [],
         "local_loss": [],
         "distance": [],
+        "local_distance": [],
         "gradient": [],
         "consensus": [],
     }
@@ -40,6 +41,8 @@ def enumerate_paths(
         rows["global_loss"].append(problem.global_loss(mean).mean())
         rows["local_loss"].append(problem.node_losses(models).mean())
         rows["distance"].append(((mean - problem.solution) ** 2).sum(axis=1).mean())
+        own = ((models - problem.solution) ** 2).sum(axis=2)
+        rows["local_distance"].append(own.mean())
         rows["gradient"].append((problem.global_gradient(mean) ** 2).sum(axis=1).mean())
         rows["consensus"].append(((models - mean[:, None]) ** 2).sum(axis=2).mean())
         children = []
@@ -86,6 +89,7 @@ def test_moments_of_full_gradients_equal_the_one_path() -> None:
     path = run_local_sgd(problem, **settings, averages=AVERAGES)
     for name, values in exact.history.items():
         np.testing.assert_allclose(values, path.history[name][0, 0], rtol=1e-9, atol=1e-12)
+    assert set(exact.averages) == set(AVERAGES)
     for name, values in exact.averages.items():
         np.testing.assert_allclose(values, path.averages[name][0, 0], rtol=1e-9)
     np.testing.assert_allclose(exact.best_sync_loss, path.best_sync_loss[0, 0], rtol=1e-9)
@@ -103,7 +107,7 @@ def test_monte_carlo_agrees_within_its_interval(heterogeneity: Any) -> None:
     pairs = [(exact.averages[name][-1], sampled.averages[name][0, :, -1]) for name in AVERAGES]
     pairs += [
         (exact.history[name][-1], sampled.history[name][0, :, -1])
-        for name in ("distance", "global_loss")
+        for name in ("distance", "local_distance", "global_loss")
     ]
     for value, samples in pairs:
         error = samples.std(ddof=1) / np.sqrt(len(samples))

@@ -149,6 +149,12 @@ class MarginProblem:
             gradients[..., i, :] = slopes @ self.features[s]
         return gradients
 
+    def sample_losses(self, models: Array, indices: NDArray[np.int64]) -> Array:
+        """Mean loss over the sampled rows of each node, (runs, n); arguments as below."""
+        rows = self.offsets[:-1, None] + indices
+        margins = np.einsum("pnbd,pnd->pnb", self.features[rows], models)
+        return np.asarray(self.loss.value(margins, self.targets[rows]).mean(axis=-1))
+
     def sample_gradients(self, models: Array, indices: NDArray[np.int64]) -> Array:
         """Mean gradient over the sampled rows of each node.
 

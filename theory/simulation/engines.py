@@ -20,7 +20,7 @@ from theory.problems.margin import MarginProblem
 from theory.simulation import kernels
 
 Array = NDArray[np.float64]
-METRICS = ("global_loss", "local_loss", "distance", "gradient", "consensus")
+METRICS = ("global_loss", "local_loss", "distance", "local_distance", "gradient", "consensus")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
         local_steps: K.
         node_steps: local steps that each node takes in a round, (n,), at most K.
         averaging: False leaves the averaging out (a deliberate violation).
-        track: (4,) bool, which running sums to keep.
+        track: (5,) bool, which running sums to keep.
     """
 
     step_sizes: Array
@@ -79,7 +79,7 @@ class NumpyEngine:
         self.problem, self.plan = problem, plan
         runs = len(plan.step_sizes)
         self.models: Array = np.tile(problem.start, (runs, problem.n_nodes, 1))
-        self.sums: Array = np.zeros((runs, 4))
+        self.sums: Array = np.zeros((runs, 5))
         self.best: Array = np.full(runs, np.inf)
 
     def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
@@ -90,12 +90,21 @@ class NumpyEngine:
         for done in range(steps):
             t = first + done
             self._record(t)
-            if indices.shape[3] == 0:
-                gradients = self.problem.node_gradients(self.models)
-            else:
-                drawn = np.tile(indices[:, :, done], (repeat, 1, 1))
-                gradients = self.problem.sample_gradients(self.models, drawn)
             active = t % plan.local_steps < plan.node_steps
+            full = indices.shape[3] == 0
+            drawn = np.tile(indices[:, :, done], (repeat, 1, 1))
+            if plan.track[kernels.BATCH]:
+                losses = (
+                    self.problem.node_losses(self.models)
+                    if full
+                    else self.problem.sample_losses(self.models, drawn)
+                )
+                self.sums[:, kernels.BATCH] += (losses * active).mean(axis=-1)
+            gradients = (
+                self.problem.node_gradients(self.models)
+                if full
+                else self.problem.sample_gradients(self.models, drawn)
+            )
             self.models -= eta * gradients * active[:, None]
             if plan.averaging and (t + 1) % plan.local_steps == 0:
                 self.models[:] = self.models.mean(axis=1, keepdims=True)
@@ -132,14 +141,12 @@ class NumpyEngine:
         """See :class:`Engine`."""
         mean = self.mean_models()
         solution = getattr(self.problem, "solution", None)
+        to_solution = np.nan if solution is None else solution
         return {
             "global_loss": self._global_loss(mean),
             "local_loss": self.problem.node_losses(self.models).mean(axis=-1),
-            "distance": (
-                np.full(len(mean), np.nan)
-                if solution is None
-                else ((mean - solution) ** 2).sum(axis=-1)
-            ),
+            "distance": ((mean - to_solution) ** 2).sum(axis=-1),
+            "local_distance": ((self.models - to_solution) ** 2).sum(axis=-1).mean(axis=-1),
             "gradient": (self._global_gradient(mean) ** 2).sum(axis=-1),
             "consensus": ((self.models - mean[:, None]) ** 2).sum(axis=-1).mean(axis=-1),
         }
@@ -182,7 +189,7 @@ class MarginEngine:
         self.margins: Array = self.base.copy()
         self.delta: Array = np.zeros(shape)
         self.alpha: Array = np.zeros(shape)
-        self.sums: Array = np.zeros((shape[0], 4))
+        self.sums: Array = np.zeros((shape[0], 5))
         self.best: Array = np.full(shape[0], np.inf)
 
     def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
@@ -230,14 +237,16 @@ class MarginEngine:
         for i in range(n):
             s = p.node_slice(i)
             own += ((self.delta[:, s] @ self.gram[s, s]) * self.delta[:, s]).sum(axis=1)
+        consensus = np.maximum(own / n - self._square(mean_delta), 0.0)
+        distance = self._square(to_solution) if p.loss.attained else np.full(len(own), np.nan)
         return {
             "global_loss": p.loss_of_margins(margins),
             "local_loss": p.loss_of_margins(self.margins),
-            "distance": (
-                self._square(to_solution) if p.loss.attained else np.full(len(own), np.nan)
-            ),
+            "distance": distance,
+            # About a mean, the mean square splits into the mean's own and the spread.
+            "local_distance": distance + consensus,
             "gradient": self._square(slopes),
-            "consensus": np.maximum(own / n - self._square(mean_delta), 0.0),
+            "consensus": consensus,
         }
 
 

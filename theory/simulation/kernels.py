@@ -7,7 +7,8 @@ Hot loops index whole arrays and take no slices of them: a slice of an array tha
 one reference count from all of them, which costs more than a step in a hundred dimensions.
 
 Columns of ``sums``: 0 sum over t of (1/n) sum_i f_i(x_i^t); 1 sum over rounds of f(xbar_r);
-2 sum over t of f(xbar^t); 3 sum over rounds of ||grad f(xbar_r)||^2. ``track`` says which are wanted.
+2 sum over t of f(xbar^t); 3 sum over rounds of ||grad f(xbar_r)||^2; 4 sum over t of (1/n) sum_i of the
+loss of the batch that node i uses at t, at x_i^t (0 while it waits). ``track`` says which are wanted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numba import njit, prange
 
 FAST = {"reassoc", "contract", "nsz"}
-LOCAL, SYNC, GLOBAL, GRADIENT = 0, 1, 2, 3
+LOCAL, SYNC, GLOBAL, GRADIENT, BATCH = 0, 1, 2, 3, 4
 # A long round is cut into segments, so that the trace of its means needs bounded memory.
 SEGMENT = 64
 
@@ -97,30 +98,44 @@ def _objective(features, targets, offsets, code, x):
 
 
 @njit(cache=True, fastmath=FAST)
-def _step(features, targets, first, last, code, eta, idx, q, i, done, x, work):
-    """One local step in place: on the sampled rows, or on all of the node's where none are drawn."""
+def _step(features, targets, first, last, code, eta, idx, q, i, done, x, work, wanted):
+    """One local step in place: on the sampled rows, or on all of the node's where none are drawn.
+
+    Returns the batch's mean loss before the step if ``wanted``, else 0.
+    """
     drawn = idx.shape[3]
     count = drawn if drawn > 0 else last - first
+    loss = 0.0
     for b in range(count):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
-        work[b] = -eta / count * loss_derivative(code, _row_dot(features, j, x), targets[j])
+        margin = _row_dot(features, j, x)
+        if wanted:
+            loss += loss_value(code, margin, targets[j])
+        work[b] = -eta / count * loss_derivative(code, margin, targets[j])
     for b in range(count):
         _add_row(x, work[b], features, first + (idx[q, i, done, b] if drawn > 0 else b))
+    return loss / count
 
 
 @njit(cache=True, fastmath=FAST)
-def _plain_round(features, targets, offsets, code, eta, idx, q, done, node_steps, mean, x, total):
+def _plain_round(
+    features, targets, offsets, code, eta, idx, q, done, node_steps, mean, x, total, wanted
+):
     """A whole round with one sample a step, from ``mean`` and into it, by way of ``x`` and ``total``.
 
     Each pass over x applies one step and takes the product with the next sample; the last step goes
-    straight into the average.
+    straight into the average. Returns the sum of the samples' losses if ``wanted``, else 0.
     """
     n, d = offsets.size - 1, mean.size
     total[:] = 0.0
+    loss = 0.0
     for i in range(n):
         first, last = offsets[i], node_steps[i] - 1
         j = first + idx[q, i, done, 0]
-        scale = -eta * loss_derivative(code, _row_dot(features, j, mean), targets[j])
+        margin = _row_dot(features, j, mean)
+        if wanted:
+            loss += loss_value(code, margin, targets[j])
+        scale = -eta * loss_derivative(code, margin, targets[j])
         if last == 0:
             for k in range(d):
                 total[k] += mean[k] + scale * features[j, k]
@@ -133,6 +148,8 @@ def _plain_round(features, targets, offsets, code, eta, idx, q, done, node_steps
             margin += value * features[following, k]
         for t in range(1, last):
             j = following
+            if wanted:
+                loss += loss_value(code, margin, targets[j])
             scale = -eta * loss_derivative(code, margin, targets[j])
             following = first + idx[q, i, done + t + 1, 0]
             margin = 0.0
@@ -140,11 +157,14 @@ def _plain_round(features, targets, offsets, code, eta, idx, q, done, node_steps
                 value = x[k] + scale * features[j, k]
                 x[k] = value
                 margin += value * features[following, k]
+        if wanted:
+            loss += loss_value(code, margin, targets[following])
         scale = -eta * loss_derivative(code, margin, targets[following])
         for k in range(d):
             total[k] += x[k] + scale * features[following, k]
     for k in range(d):
         mean[k] = total[k] / n
+    return loss
 
 
 @njit(cache=True, fastmath=FAST)
@@ -187,22 +207,38 @@ def _node_segment(
     K,
     node_steps,
     track,
+    sums,
     x,
     trace,
     work,
 ):
-    """Node i's iterations t .. t + length; returns its sum of f_i, adds its path to ``trace``."""
-    total = 0.0
+    """Node i's iterations t .. t + length; adds its share to ``sums`` and its path to ``trace``."""
+    local, batch, n = 0.0, 0.0, offsets.size - 1
     first, last = offsets[i], offsets[i + 1]
     for k in range(length):
         if track[LOCAL]:
-            total += _mean_loss(features, targets, first, last, code, x)
+            local += _mean_loss(features, targets, first, last, code, x)
         if track[GLOBAL]:
             for c in range(x.size):
                 trace[k, c] += x[c]
         if (t + k) % K < node_steps[i]:
-            _step(features, targets, first, last, code, eta, idx, q, i, done + k, x, work)
-    return total
+            batch += _step(
+                features,
+                targets,
+                first,
+                last,
+                code,
+                eta,
+                idx,
+                q,
+                i,
+                done + k,
+                x,
+                work,
+                track[BATCH],
+            )
+    sums[LOCAL] += local / n
+    sums[BATCH] += batch / n
 
 
 @njit(cache=True, fastmath=FAST)
@@ -240,9 +276,22 @@ def _advance_run(
             while steps - done >= K:
                 if at_round:
                     _record_round(features, targets, offsets, code, mean, track, sums, best, x)
-                _plain_round(
-                    features, targets, offsets, code, eta, idx, q, done, node_steps, mean, x, total
+                loss = _plain_round(
+                    features,
+                    targets,
+                    offsets,
+                    code,
+                    eta,
+                    idx,
+                    q,
+                    done,
+                    node_steps,
+                    mean,
+                    x,
+                    total,
+                    track[BATCH],
                 )
+                sums[BATCH] += loss / n
                 t += K
                 done += K
             for i in range(n):
@@ -255,27 +304,25 @@ def _advance_run(
         trace[:] = 0.0
         for i in range(n):
             x[:] = models[i]
-            sums[LOCAL] += (
-                _node_segment(
-                    features,
-                    targets,
-                    offsets,
-                    code,
-                    eta,
-                    idx,
-                    q,
-                    i,
-                    t,
-                    length,
-                    done,
-                    K,
-                    node_steps,
-                    track,
-                    x,
-                    trace,
-                    work,
-                )
-                / n
+            _node_segment(
+                features,
+                targets,
+                offsets,
+                code,
+                eta,
+                idx,
+                q,
+                i,
+                t,
+                length,
+                done,
+                K,
+                node_steps,
+                track,
+                sums,
+                x,
+                trace,
+                work,
             )
             models[i, :] = x
         if track[GLOBAL]:
@@ -312,7 +359,7 @@ def advance_models(
     """Advance all runs by ``steps`` iterations in R^d, one run a thread.
 
     Shapes: features (N, d), models (P, n, d), etas (P,), idx (seeds, n, steps, batch) with batch 0
-    for full gradients, sums (P, 4), best (P,). Run p uses the draws of seed p % seeds.
+    for full gradients, sums (P, 5), best (P,). Run p uses the draws of seed p % seeds.
     """
     for p in prange(models.shape[0]):
         _advance_run(
@@ -341,7 +388,7 @@ def advance_nodes(
 ):
     """As :func:`advance_models` without sums, one node of one run a thread: for few runs, large d."""
     runs, n, d = models.shape
-    track = np.zeros(4, np.bool_)
+    track = np.zeros(5, np.bool_)
     width = max(idx.shape[3], np.max(np.diff(offsets)))
     t, done = first, 0
     while done < steps:
@@ -365,6 +412,7 @@ def advance_nodes(
                 K,
                 node_steps,
                 track,
+                np.zeros(5),
                 models[p, i],
                 trace,
                 work,
@@ -441,25 +489,36 @@ def _record_margin_round(gram, offsets, targets, code, z, track, sums, best, wei
 
 
 @njit(cache=True, fastmath=FAST)
-def _margin_step(gram, targets, first, last, code, eta, idx, q, i, done, z, delta, work):
-    """One local step of one node: its own margins move by its own block of the Gram matrix."""
+def _margin_step(gram, targets, first, last, code, eta, idx, q, i, done, z, delta, work, wanted):
+    """One local step of one node: its own margins move by its own block of the Gram matrix.
+
+    Returns the batch's mean loss before the step if ``wanted``, else 0.
+    """
     drawn = idx.shape[3]
     count = drawn if drawn > 0 else last - first
+    loss = 0.0
     for b in range(count):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
+        if wanted:
+            loss += loss_value(code, z[j], targets[j])
         work[b] = -eta / count * loss_derivative(code, z[j], targets[j])
     for b in range(count):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
         delta[j] += work[b]
         for m in range(first, last):
             z[m] += work[b] * gram[j, m]
+    return loss / count
 
 
 @njit(cache=True, fastmath=FAST)
 def _plain_margin_round(
-    gram, targets, offsets, code, eta, idx, q, done, node_steps, base, z, delta
+    gram, targets, offsets, code, eta, idx, q, done, node_steps, base, z, delta, wanted
 ):
-    """A whole round with one sample a step; a node's margins stay in the first-level cache."""
+    """A whole round with one sample a step; a node's margins stay in the first-level cache.
+
+    Returns the sum of the samples' losses if ``wanted``, else 0.
+    """
+    loss = 0.0
     for i in range(offsets.size - 1):
         first, last = offsets[i], offsets[i + 1]
         for m in range(first, last):
@@ -467,10 +526,13 @@ def _plain_margin_round(
             delta[m] = 0.0
         for k in range(node_steps[i]):
             j = first + idx[q, i, done + k, 0]
+            if wanted:
+                loss += loss_value(code, z[j], targets[j])
             scale = -eta * loss_derivative(code, z[j], targets[j])
             delta[j] += scale
             for m in range(first, last):
                 z[m] += scale * gram[j, m]
+    return loss
 
 
 @njit(cache=True, fastmath=FAST)
@@ -528,9 +590,22 @@ def _advance_margin_run(
                 gram, offsets, targets, code, z_round, track, sums, best, change, image, rows
             )
         if fused and starts and steps - done >= K:
-            _plain_margin_round(
-                gram, targets, offsets, code, eta, idx, q, done, node_steps, base, z, delta
+            loss = _plain_margin_round(
+                gram,
+                targets,
+                offsets,
+                code,
+                eta,
+                idx,
+                q,
+                done,
+                node_steps,
+                base,
+                z,
+                delta,
+                track[BATCH],
             )
+            sums[BATCH] += loss / n
             _synchronise(gram, offsets, base, z, delta, alpha, rows)
             t += K
             done += K
@@ -541,7 +616,7 @@ def _advance_margin_run(
             sums[GLOBAL] += _margin_loss(offsets, targets, code, mean)
         for i in range(n):
             if t % K < node_steps[i]:
-                _margin_step(
+                loss = _margin_step(
                     gram,
                     targets,
                     offsets[i],
@@ -555,7 +630,9 @@ def _advance_margin_run(
                     z,
                     delta,
                     work,
+                    track[BATCH],
                 )
+                sums[BATCH] += loss / n
         t += 1
         done += 1
         if averaging and t % K == 0:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
-from theory.simulation.local_sgd import check_schedule, log_grid
+from theory.simulation import arguments
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -28,9 +28,11 @@ class ExactMoments:
 
     Attributes:
         iterations: the grid.
-        history: "global_loss", "local_loss", "distance", "gradient", "consensus", each an expectation.
-        averages: "local_loss", "global_loss" over iterations before t; "sync_loss", "sync_gradient"
-            over rounds begun before t; NaN at t = 0.
+        history: "global_loss", "local_loss", "distance", "local_distance", "gradient", "consensus", each an
+            expectation.
+        averages: "local_loss", "global_loss", "batch_loss" over iterations before t; "sync_loss",
+            "sync_gradient" over rounds begun before t; NaN at t = 0. A batch is drawn independently of
+            the model that it meets, so the expectation of its loss is that of the node's.
         best_sync_loss: min over the rounds begun before t of E f(xbar_r); NaN at t = 0.
     """
 
@@ -59,10 +61,11 @@ def exact_moments(
     """
     if problem.loss is not SQUARED:
         raise UserError(f"exact moments need least squares, the loss is {problem.loss.name}")
-    check_schedule(np.atleast_1d(step_size), local_steps, rounds, batch_size, gradient)
+    (eta,) = arguments.step_sizes(step_size)
+    local_steps, rounds, batch = arguments.schedule(local_steps, rounds, batch_size, gradient)
     last = local_steps * rounds
-    grid = log_grid(last) if record is None else np.unique(np.concatenate([[0, last], record]))
-    chain = _Chain(problem, step_size, np.inf if gradient == "full" else float(batch_size))
+    grid = arguments.grid(record, last)
+    chain = _Chain(problem, float(eta), float(batch) if batch else np.inf)
     rows: dict[int, dict[str, float]] = {}
     sums = dict.fromkeys(("local_loss", "sync_loss", "global_loss", "sync_gradient"), 0.0)
     averages: dict[int, dict[str, float]] = {}
@@ -92,10 +95,12 @@ def exact_moments(
             if t < last:
                 chain.step()
     points = grid.tolist()
+    for row in averages.values():
+        row["batch_loss"] = row["local_loss"]
     return ExactMoments(
         grid,
         {name: np.array([rows[t][name] for t in points]) for name in rows[0]},
-        {name: np.array([averages[t][name] for t in points]) for name in sums},
+        {name: np.array([averages[t][name] for t in points]) for name in averages[0]},
         np.array([best[t] for t in points]),
     )
 
@@ -157,11 +162,13 @@ class _Chain:
         """All five expectations now."""
         mean = self.mean_moment()
         image = self.mean_hessian @ mean
-        spread = np.trace(self.own, axis1=1, axis2=2).mean() - np.trace(mean)
+        local = float(np.trace(self.own, axis1=1, axis2=2).mean())
+        spread = local - np.trace(mean)
         return {
             "global_loss": 0.5 * float(np.trace(image)),
             "local_loss": 0.5 * float(np.einsum("irs,irs->", self.hessians, self.own)) / self.n,
             "distance": float(np.trace(mean)),
+            "local_distance": local,
             "gradient": float(np.trace(image @ self.mean_hessian)),
             "consensus": max(0.0, float(spread)),
         }
