@@ -1,9 +1,10 @@
 """ResNet18 for 32 x 32 images with LayerNorm in place of BatchNorm.
 
 The CIFAR variant: a 3 x 3 stem, no max-pool, four stages of two basic blocks, 11.17 M parameters
-at width 64. "LayerNorm" on a feature map is ``GroupNorm`` with one group over (C, H, W) and one
-scale and shift a channel: it treats images one by one, so a model's loss does not depend on how
-images are batched, which averaging over nodes needs.
+at width 64. "LayerNorm" on a feature map is ``GroupNorm`` with one group over (C, H, W), without
+scale and shift, as in the repository of the paper's first author; ``norm_affine`` gives every
+channel one of each. It treats images one by one, so a model's loss does not depend on how images
+are batched, which averaging over nodes needs.
 
 All engines exchange models as one flat vector in the order of `parameter_shapes`.
 """
@@ -33,12 +34,14 @@ _INITIAL_STREAM = 2**63
 class Architecture:
     """What fixes the network: ``width`` >= 1 channels after the stem, square images, classes.
 
+    ``norm_affine``: whether norms have a scale and a shift for every channel.
     Raises `UserError` for a width below 1 or an image side that 8 does not divide.
     """
 
     width: int = 64
     image_size: int = 32
     classes: int = 10
+    norm_affine: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -82,6 +85,8 @@ def parameter_shapes(architecture: Architecture) -> list[tuple[str, tuple[int, .
     width = architecture.width
 
     def norm(name: str, channels: int) -> list[tuple[str, tuple[int, ...]]]:
+        if not architecture.norm_affine:
+            return []
         return [(f"{name}.weight", (channels,)), (f"{name}.bias", (channels,))]
 
     shapes: list[tuple[str, tuple[int, ...]]] = [("stem.weight", (width, 3, 3, 3))]
@@ -143,17 +148,17 @@ def initial_parameters(architecture: Architecture, seed: int) -> np.ndarray:
 
 
 class _Block(nn.Module):
-    def __init__(self, shape: BlockShape) -> None:
+    def __init__(self, shape: BlockShape, affine: bool) -> None:
         super().__init__()
         n_in, n_out = shape.n_in, shape.n_out
         self.conv1 = nn.Conv2d(n_in, n_out, 3, shape.stride, 1, bias=False)
-        self.norm1 = nn.GroupNorm(1, n_out, EPSILON)
+        self.norm1 = nn.GroupNorm(1, n_out, EPSILON, affine)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.norm2 = nn.GroupNorm(1, n_out, EPSILON)
+        self.norm2 = nn.GroupNorm(1, n_out, EPSILON, affine)
         self.shortcut: nn.Conv2d | None = None
         if shape.has_shortcut:
             self.shortcut = nn.Conv2d(n_in, n_out, 1, shape.stride, bias=False)
-            self.shortcut_norm = nn.GroupNorm(1, n_out, EPSILON)
+            self.shortcut_norm = nn.GroupNorm(1, n_out, EPSILON, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -168,10 +173,12 @@ class ResNet18(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        width = architecture.width
+        width, affine = architecture.width, architecture.norm_affine
         self.stem = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.stem_norm = nn.GroupNorm(1, width, EPSILON)
-        self.blocks = nn.Sequential(*(_Block(shape) for shape in block_shapes(architecture)))
+        self.stem_norm = nn.GroupNorm(1, width, EPSILON, affine)
+        self.blocks = nn.Sequential(
+            *(_Block(shape, affine) for shape in block_shapes(architecture))
+        )
         self.head = nn.Linear(width * STAGES[-1][0], architecture.classes)
 
     def forward(self, x: Tensor) -> Tensor:

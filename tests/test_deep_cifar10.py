@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +161,24 @@ def test_failed_download_is_one_line(tmp_path: Path, url: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_normalisation_gives_mean_zero_and_deviation_one() -> None:
+def test_centred_pixels_lie_in_minus_one_to_one() -> None:
     images = random_images(30)
+    assert images.pixels == "centred" and images.take(np.arange(3)).pixels == "centred"
+    table = images.normalisation()
+    assert table.shape == (3, 256)
+    for channel in table:
+        assert channel == pytest.approx((np.arange(256) / 255 - 0.5) / 0.5, abs=1e-15)
+        assert (channel[0], channel[255]) == (-1, 1)
+
+
+def test_unknown_pixels_are_refused() -> None:
+    with pytest.raises(UserError, match="--pixels is 'raw', allowed: centred, standardised"):
+        replace(random_images(3), pixels="raw")
+
+
+def test_standardised_pixels_have_mean_zero_and_deviation_one() -> None:
+    images = replace(random_images(30), pixels="standardised")
+    assert images.take(np.arange(3)).pixels == "standardised"
     table = images.normalisation()
     for channel in range(3):
         values = table[channel][images.images[:, channel]]

@@ -58,7 +58,7 @@ class ScriptedEngine(Engine):
 
 def scripted_run(folder: Path, script: Callable[[int], float], **changes: Any) -> dict[str, Any]:
     """The summary of a run whose losses are scripted; every round is evaluated."""
-    config = make_config(**{"local_steps": 20, "batch_size": 60, **changes})
+    config = make_config(**{"local_steps": 20, "batch_size": 4, **changes})
     engine = ScriptedEngine(script)
     shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
     return run(config, engine, shards, np.zeros(engine.mean.numel()), folder)
@@ -138,7 +138,7 @@ def test_a_real_run_diverges_at_a_huge_step_size(tmp_path: Path) -> None:
     data, architecture = random_images(40), Architecture(1, 8)
     engine = make_engine("loop", architecture, data, n_nodes=3, step_size=1e30, precision="float64")
     shards = partition(data.labels, 3, "iid", 0.5, 0)
-    config = make_config(step_size=1e30, rounds=10, batch_size=20)
+    config = make_config(step_size=1e30, rounds=10, batch_size=13)
     summary = run(config, engine, shards, initial_parameters(architecture, 0), tmp_path / "r")
     assert summary["status"] == "diverged"
 
@@ -175,7 +175,7 @@ def test_progress_hears_of_every_round(tmp_path: Path) -> None:
     heard: list[Snapshot] = []
     observed: list[int] = []
     engine = ScriptedEngine(lambda r: 2.0 / (r + 1))
-    config = make_config(rounds=12, local_steps=20, batch_size=20)
+    config = make_config(rounds=12, local_steps=20, batch_size=4)
     shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
     run(
         config,

@@ -21,16 +21,20 @@ from deep.resnet import (
 from theory.support.errors import UserError
 
 
-def test_full_width_has_11_17_million_parameters() -> None:
-    architecture = Architecture()
-    assert n_parameters(architecture) == 11_173_962
+@pytest.mark.parametrize(("affine", "count"), [(False, 11_164_362), (True, 11_173_962)])
+def test_full_width_has_11_16_million_parameters(affine: bool, count: int) -> None:
+    """The difference is a scale and a shift for each of the 4,800 channels of the 20 norms."""
+    architecture = Architecture(norm_affine=affine)
+    assert n_parameters(architecture) == count
     with torch.device("meta"):
         module = ResNet18(architecture)
-    assert sum(p.numel() for p in module.parameters()) == 11_173_962
+    assert sum(p.numel() for p in module.parameters()) == count
 
 
-def test_norms_are_one_group_over_all_channels() -> None:
-    norms = [m for m in ResNet18(Architecture(4)).modules() if isinstance(m, nn.GroupNorm)]
+@pytest.mark.parametrize("affine", [False, True])
+def test_norms_are_one_group_over_all_channels(affine: bool) -> None:
+    module = ResNet18(Architecture(4, norm_affine=affine))
+    norms = [m for m in module.modules() if isinstance(m, nn.GroupNorm)]
     assert len(norms) == 20
     assert {m.num_groups for m in norms} == {1}
     x = torch.randn(3, norms[0].num_channels, 8, 8)
@@ -38,8 +42,9 @@ def test_norms_are_one_group_over_all_channels() -> None:
     torch.testing.assert_close(norms[0](x), expected)
 
 
-def test_flat_vector_follows_the_module() -> None:
-    architecture = Architecture(2, 8)
+@pytest.mark.parametrize("affine", [False, True])
+def test_flat_vector_follows_the_module(affine: bool) -> None:
+    architecture = Architecture(2, 8, norm_affine=affine)
     module = ResNet18(architecture).double()
     named = [(name, tuple(p.shape)) for name, p in module.named_parameters()]
     assert named == parameter_shapes(architecture)
@@ -48,8 +53,9 @@ def test_flat_vector_follows_the_module() -> None:
     assert torch.equal(read_flat(module), flat)
 
 
-def test_initial_model_is_pytorchs_default() -> None:
-    architecture = Architecture(8, 16)
+@pytest.mark.parametrize("affine", [False, True])
+def test_initial_model_is_pytorchs_default(affine: bool) -> None:
+    architecture = Architecture(8, 16, norm_affine=affine)
     start = initial_parameters(architecture, 0)
     position = 0
     for (name, shape), module_part in zip(

@@ -13,7 +13,7 @@ import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -27,24 +27,37 @@ ARCHIVE = "cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 _RECORD = 1 + 3 * 32 * 32
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+#: How bytes become numbers, see `Images.normalisation`.
+PIXELS = ("centred", "standardised")
 #: Called with (bytes or images so far, total) while something long goes on.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Images:
-    """A training set: ``images`` uint8 [M, 3, S, S], ``labels`` int64 [M], and its name."""
+    """Images of one set: ``images`` uint8 [M, 3, S, S], ``labels`` int64 [M], and its name.
+
+    ``pixels`` says how bytes become numbers, see `normalisation`. Raises `UserError` for a value
+    that is not in `PIXELS`.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     name: str
+    pixels: str = "centred"
+
+    def __post_init__(self) -> None:
+        if self.pixels not in PIXELS:
+            raise UserError(f"--pixels is {self.pixels!r}, allowed: {', '.join(PIXELS)}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, chosen: np.ndarray) -> Images:
         """The images with the given indices, in that order."""
-        return Images(np.ascontiguousarray(self.images[chosen]), self.labels[chosen], self.name)
+        return replace(
+            self, images=np.ascontiguousarray(self.images[chosen]), labels=self.labels[chosen]
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -56,8 +69,11 @@ class Images:
     def normalisation(self) -> np.ndarray:
         """Value of every byte in every channel after normalisation, float64 [3, 256].
 
-        Each channel gets mean 0 and standard deviation 1 over the training set.
+        ``centred``: (byte/255 - 0.5)/0.5, as in the repository of the paper's first author.
+        ``standardised``: every channel gets mean 0 and standard deviation 1 over this set.
         """
+        if self.pixels == "centred":
+            return np.tile((np.arange(256) / 255.0 - 0.5) / 0.5, (3, 1))
         table = np.empty((3, 256))
         for channel in range(3):
             counts = np.bincount(self.images[:, channel].reshape(-1), minlength=256)

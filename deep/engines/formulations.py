@@ -1,8 +1,9 @@
 """Three ways to apply n ResNet18 models to n batches in one call of each operation.
 
 Parameters carry a leading node axis: a convolution's weight is [n, out, in, k, k], a norm's scale
-[n, channels]. Every formulation maps images [n, B, 3, S, S] to logits [n, B, classes]; they differ
-in the layout of feature maps and in which library routine does the work.
+[n, channels] where norms have one. Every formulation maps images [n, B, 3, S, S] to logits
+[n, B, classes]; they differ in the layout of feature maps and in which library routine does the
+work.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Grouped:
             x, weight.reshape(n * n_out, n_in, side, side), None, stride, side // 2, groups=n
         )
 
-    def norm(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def norm(self, x: Tensor, n: int, affine: tuple[Tensor, Tensor] | None) -> Tensor:
         # One group a node over the stacked channels is one group over each node's channels.
-        return F.group_norm(x, scale.shape[0], scale.reshape(-1), shift.reshape(-1), EPSILON)
+        scale, shift = (part.reshape(-1) for part in affine) if affine else (None, None)
+        return F.group_norm(x, n, scale, shift, EPSILON)
 
     def pool(self, x: Tensor, n: int) -> Tensor:
         return x.mean((2, 3)).unflatten(1, (n, -1)).transpose(0, 1)
@@ -71,13 +73,15 @@ class Im2col:
         product = torch.bmm(weight.reshape(n, n_out, -1), flat)
         return product.view(n, n_out, batch, rows, cols)
 
-    def norm(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def norm(self, x: Tensor, n: int, affine: tuple[Tensor, Tensor] | None) -> Tensor:
         # Statistics in at least float32, also when bf16 comes out of the product.
         exact = x.float() if x.dtype == torch.bfloat16 else x
         variance, mean = torch.var_mean(exact, (1, 3, 4), correction=0, keepdim=True)
-        shape = (*scale.shape, 1, 1, 1)
-        factor = torch.rsqrt(variance + EPSILON) * scale.view(shape)
-        return ((exact - mean) * factor + shift.view(shape)).to(x.dtype)
+        factor = torch.rsqrt(variance + EPSILON)
+        if affine is None:
+            return ((exact - mean) * factor).to(x.dtype)
+        scale, shift = (part.view(*part.shape, 1, 1, 1) for part in affine)
+        return ((exact - mean) * (factor * scale) + shift).to(x.dtype)
 
     def pool(self, x: Tensor, n: int) -> Tensor:
         return x.mean((3, 4)).transpose(1, 2)
@@ -91,7 +95,8 @@ def _stacked_forward(architecture: Architecture, layout: Grouped | Im2col) -> Fo
             return layout.conv(x, p[f"{name}.weight"], stride)
 
         def norm(x: Tensor, name: str) -> Tensor:
-            return layout.norm(x, p[f"{name}.weight"], p[f"{name}.bias"])
+            affine = (p[f"{name}.weight"], p[f"{name}.bias"]) if architecture.norm_affine else None
+            return layout.norm(x, images.shape[0], affine)
 
         x = F.relu(norm(conv(layout.enter(images), "stem"), "stem_norm"))
         for index, shape in enumerate(shapes):

@@ -707,7 +707,7 @@ def norm_forward(
 ):
     """dst = [relu](gamma (src - mean)/std + beta [+ residual]), src unbordered, the rest bordered.
 
-    One group over (C, H, W) and one affine pair a channel: this project's LayerNorm.
+    One group over (C, H, W) and one affine pair a channel, or none where ``gamma`` is negative.
     """
     norm_statistics(src, s0, channels * size * size, epsilon, stats, t0)
     mean = load(stats, t0)
@@ -715,8 +715,10 @@ def norm_forward(
     row = (size + 2) * V
     plane = (size + 2) * row
     for c in range(channels):
-        slope = multiply(scale, broadcast(w, gamma + c))
-        shift = broadcast(w, beta + c)
+        slope, shift = scale, zeros_like(src)
+        if gamma >= 0:
+            slope = multiply(scale, broadcast(w, gamma + c))
+            shift = broadcast(w, beta + c)
         for y in range(size):
             p = s0 + (c * size + y) * size * V
             q = c * plane + (y + 1) * row + V
@@ -752,17 +754,20 @@ def norm_backward(err, e0, src, s0, channels, size, stats, t0, w, gamma, beta, g
             b0 = fma(u, subtract(load(src, p + j), mean), b0)
         a0 = add(a0, a1)
         b0 = multiply(add(b0, b1), scale)
-        grad[beta + c] += total(a0)
-        grad[gamma + c] += total(b0)
-        sum_1 = fma(broadcast(w, gamma + c), a0, sum_1)
-        sum_x = fma(broadcast(w, gamma + c), b0, sum_x)
+        if gamma >= 0:
+            grad[beta + c] += total(a0)
+            grad[gamma + c] += total(b0)
+            sum_1 = fma(broadcast(w, gamma + c), a0, sum_1)
+            sum_x = fma(broadcast(w, gamma + c), b0, sum_x)
+        else:
+            sum_1, sum_x = add(sum_1, a0), add(sum_x, b0)
     share = splat_like(mean, -1.0 / (channels * pixels))
     # d src = scale (gamma err - mean(gamma err) - xhat mean(gamma err xhat)) = k err + l src' + m
     slope = multiply(multiply(multiply(scale, scale), sum_x), share)
     shift = multiply(multiply(scale, sum_1), share)
     row = (size + 2) * V
     for c in range(channels):
-        factor = multiply(scale, broadcast(w, gamma + c))
+        factor = multiply(scale, broadcast(w, gamma + c)) if gamma >= 0 else scale
         for y in range(size):
             p = (c * size + y) * size * V
             d = d0 + c * (size + 2) * row + (y + 1) * row + V

@@ -7,6 +7,7 @@ result does not depend on how many there are.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from math import exp, log, prod
 
@@ -60,7 +61,8 @@ INPUT, STEM_A, STEM_OUT, STEM_T, POOLED, LOGITS, ENDS = range(8, 15)
 
 def make_plan(architecture: Architecture) -> Plan:
     """Lay out parameters, feature maps and taps for `local_steps`."""
-    position: dict[str, int] = {}
+    # A norm without scale and shift: the kernels take a negative position for that.
+    position: defaultdict[str, int] = defaultdict(lambda: -1)
     start = 0
     for name, shape in parameter_shapes(architecture):
         position[name] = start
