@@ -3,6 +3,10 @@
 The few names a notebook needs; everything else is one module deeper.
 """
 
+# First, so that Ctrl-C during the imports below is no traceback.
+import theory.support.interrupts  # noqa: F401
+
+# isort: split
 from theory.problems.files import load_problem
 from theory.problems.generators import (
     least_squares,

@@ -4,24 +4,80 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
+from theory.support import interrupts
 from theory.support.errors import UserError
+from theory.support.provenance import version
+from theory.support.streams import forgiving_streams
 
 #: A pipe or a log has no width of its own; wide enough for every column unwrapped.
 PIPE_WIDTH = 140
-DONE, FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, interrupts.INTERRUPTED
 #: click's base of usage errors; newer versions of typer carry click inside them.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
+#: How libraries say that an allocation failed without raising a MemoryError.
+_OUT_OF_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator", "bad_alloc", "Unable to allocate")
+_LOST_WORKER = ("TerminatedWorkerError", "BrokenProcessPool")
+
+
+def make_app(*, markup: bool = False) -> typer.Typer:
+    """An empty command: -h as --help, no completion; its main takes a :data:`Version`."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich" if markup else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"local-sgd-rates {version()}")
+        raise typer.Exit(DONE)
+
+
+#: The parameter ``version: cli.Version = False`` of every main.
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+    ),
+]
+
+
+class TableConsole(Console):
+    """A console on which no column of a table gets the width zero: a narrow one wraps its lines."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As :meth:`rich.console.Console.print`."""
+        unlimited = self.options.update(width=1_000_000)
+        tables = [thing for thing in objects if isinstance(thing, Table)]
+        needed = max((Measurement.get(self, unlimited, t).minimum for t in tables), default=0)
+        before = self.width
+        # Rich never renders wider than the console, so for this table it is wider.
+        if needed > before:
+            self.width = needed
+        try:
+            super().print(*objects, crop=False, **options)
+        finally:
+            if needed > before:
+                self.width = before
 
 
 def console() -> Console:
-    """Standard output for tables: the terminal's width, or PIPE_WIDTH where there is none."""
-    found = Console()
-    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+    """Standard output for tables: the terminal's width, or PIPE_WIDTH where there is none.
+
+    COLUMNS decides where it is set, and FORCE_COLOR and NO_COLOR about colours only.
+    """
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    if terminal or os.environ.get("COLUMNS", "").isdigit():
+        return TableConsole()
+    return TableConsole(width=PIPE_WIDTH)
 
 
 def one_blas_thread() -> None:
@@ -45,6 +101,9 @@ def run_command(
 ) -> int:
     """The exit status of a command.
 
+    SIGTERM and a closed terminal reach the command as Ctrl-C does, as a KeyboardInterrupt, and the
+    workers of joblib end with it. A reader of standard output that leaves changes nothing.
+
     Args:
         app: the command.
         name: what the user types, for its messages.
@@ -54,24 +113,40 @@ def run_command(
     Returns:
         The command's own status, BAD_INPUT after one line on stderr, or INTERRUPTED. A bug raises.
     """
+    with forgiving_streams() as (out, _), interrupts.as_keyboard_interrupt():
+        try:
+            status = _status(app, name, arguments, out_of_memory)
+            out.flush()
+        except (KeyboardInterrupt, typer.Abort):
+            interrupts.stop_workers()
+            print(interrupted, file=sys.stderr)
+            return INTERRUPTED
+        if out.failure and status == DONE:
+            return _complain(f"cannot write standard output: {out.failure}")
+    return status
+
+
+def _status(app: typer.Typer, name: str, arguments: list[str] | None, out_of_memory: str) -> int:
     try:
         # Typer turns Ctrl-C into the status 130, and returns what was not raised.
         status = app(arguments, standalone_mode=False, prog_name=name)
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
     except UserError as error:
         return _complain(str(error))
     except _UsageProblem as error:
         message = getattr(error, "format_message", error.__str__)()
         return _complain(f"{message} (see {name} --help)")
-    except (KeyboardInterrupt, typer.Abort):
-        print(interrupted, file=sys.stderr)
-        return INTERRUPTED
     except Exception as error:
-        # By name, so that torch is not imported for it.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        # By name, so that torch and joblib are not imported for it.
+        kind = type(error).__name__
+        said = f"{kind} {error}" if isinstance(error, RuntimeError) else kind
+        if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
             return _complain(out_of_memory)
+        if kind in _LOST_WORKER:
+            interrupts.stop_workers()
+            return _complain("a worker process was killed, as when memory runs out; fewer workers?")
         raise
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else DONE
 
 
