@@ -11,7 +11,7 @@ import torch
 from deep_cases import random_images
 
 from deep.data.partition import draw_batches, partition
-from deep.engines.base import Engine, make_engine
+from deep.engines.base import make_engine
 from deep.engines.stacked import FORMULATIONS, StackedEngine
 from deep.resnet import Architecture, initial_parameters
 from theory.support.errors import UserError
@@ -30,9 +30,11 @@ def trajectory(
     norm_affine: bool = False,
     pixels: str = "centred",
     seed: int = 0,
+    nodes: tuple[int, ...] = (0, 1, 2),
+    outer_step: float | str = 1.0,
     **options: Any,
 ) -> np.ndarray:
-    """The averaged model after every round and all models of the last, [rounds + n, P]."""
+    """The averaged model after every round and the models of the last, [rounds + m, P]."""
     architecture = Architecture(width, size, norm_affine=norm_affine)
     data = replace(random_images(40, size), pixels=pixels)
     engine = make_engine(name, architecture, data, n_nodes=N_NODES, step_size=STEP_SIZE, **options)
@@ -40,9 +42,12 @@ def trajectory(
     engine.set_model(initial_parameters(architecture, seed))
     averages = []
     for r in range(rounds):
-        engine.round(draw_batches(shards, [0, 1, 2], r * local_steps, local_steps, batch_size, 0))
+        # Other participants every round, as many: the numbers are shifted.
+        mine = sorted((node + r) % N_NODES for node in nodes)
+        batches = draw_batches(shards, mine, r * local_steps, local_steps, batch_size, 0)
+        engine.round(batches, nodes=mine, outer_step=outer_step)
         averages.append(engine.model())
-    models = engine.models.detach().numpy().copy()
+    models = engine.models.detach().numpy()[: len(nodes)].copy()
     engine.close()
     return np.concatenate([averages, models]).astype(np.float64)
 
@@ -72,6 +77,26 @@ def test_engines_follow_the_loop_to_1e_9(name: str, reference: np.ndarray) -> No
 def test_affine_norms_and_standardised_pixels(name: str, affine_reference: np.ndarray) -> None:
     found = trajectory(name, precision="float64", norm_affine=True, pixels="standardised")
     assert np.abs(found - affine_reference).max() < 1e-9
+
+
+#: Rounds that differ from the plain mean of all nodes: participants, outer step, step size factor.
+CHOICES: list[dict[str, Any]] = [
+    {"nodes": (0, 1), "outer_step": 1.0},
+    {"nodes": (1,), "outer_step": 0.5},
+    {"nodes": (0, 2), "outer_step": "extrapolated"},
+    {"outer_step": "polyak"},
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_engines_agree_on_participants_and_outer_steps(
+    choice: dict[str, Any], reference: np.ndarray
+) -> None:
+    expected = trajectory("loop", precision="float64", **choice)
+    assert np.abs(expected[4] - reference[4]).max() > 1e-3
+    for name in ("simd", "grouped", "im2col", "vmap"):
+        found = trajectory(name, precision="float64", **choice)
+        assert np.abs(found - expected).max() < 1e-9, name
 
 
 def test_pixels_change_the_trajectory(reference: np.ndarray) -> None:
@@ -118,26 +143,10 @@ def test_full_loss_is_the_same_in_all_engines_and_threads() -> None:
         return value
 
     expected = loss("loop", precision="float64")
+    assert loss("im2col", precision="float64") == pytest.approx(expected, rel=1e-12)
     assert 1.5 < expected < 4.0
     assert loss("simd", precision="float64") == pytest.approx(expected, rel=1e-12)
     assert loss("simd", threads=1) == loss("simd", threads=3) == pytest.approx(expected, rel=1e-5)
-
-
-def test_statistics_follow_their_definitions() -> None:
-    data, architecture = random_images(40), Architecture(1, 8)
-    engine = make_engine("loop", architecture, data, n_nodes=4, step_size=0.2, precision="float64")
-    start = initial_parameters(architecture, 0)
-    engine.set_model(start)
-    batches = np.random.default_rng(0).integers(0, 40, (4, 3, 5))
-    statistics = engine.round(batches, measure=True)
-    assert statistics is not None
-    models = engine.models.numpy()
-    mean = models.mean(0)
-    assert engine.model() == pytest.approx(mean, abs=1e-15)
-    spread = ((models - mean) ** 2).sum() / 4
-    assert statistics.consensus_distance == pytest.approx(spread, rel=1e-10)
-    norm = np.linalg.norm(start - mean) / (0.2 * 3)
-    assert statistics.gradient_norm == pytest.approx(norm, rel=1e-10)
 
 
 @pytest.mark.parametrize("name", ["simd", "loop", "grouped"])
@@ -175,22 +184,6 @@ def test_bf16_keeps_float32_weights_and_stays_near(name: str) -> None:
     # Eight bits of mantissa show, and no more than they should.
     assert 1e-5 < distance < 0.3
     assert (found != found.astype(np.float16).astype(np.float64)).mean() > 0.5
-
-
-def test_nodes_can_be_a_part_of_all() -> None:
-    """Two processes' engines, added by hand, give the average of one."""
-    data, architecture = random_images(40), Architecture(1, 8)
-    batches = np.random.default_rng(0).integers(0, 40, (5, 2, 4))
-    common: dict[str, Any] = {"n_nodes": 5, "step_size": 0.1, "precision": "float64"}
-
-    def average(chosen: np.ndarray) -> np.ndarray:
-        engine: Engine = make_engine("loop", architecture, data, n_local=len(chosen), **common)
-        engine.set_model(initial_parameters(architecture, 0))
-        engine.round(chosen)
-        return engine.model()
-
-    whole = average(batches)
-    assert average(batches[::2]) + average(batches[1::2]) == pytest.approx(whole, abs=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,11 @@ class ScriptedEngine(Engine):
         )
         self.script, self.rounds, self.evaluated = script, 0, []  # type: ignore[var-annotated]
 
-    def round(self, batches: np.ndarray, measure: bool = False) -> RoundStatistics | None:
+    def round(
+        self, batches: np.ndarray, measure: bool = False, *choices: Any, **named: Any
+    ) -> RoundStatistics | None:
         self.rounds += 1
-        return RoundStatistics(1.0, 2.0) if measure else None
+        return RoundStatistics(1.0, 2.0, 4.0, 3.0, 5.0, 1.0) if measure else None
 
     def mean_loss(self) -> float:
         self.evaluated.append(self.rounds)

@@ -43,20 +43,24 @@ class StackedEngine(TorchEngine):
         self.name = formulation
         self.compile_model, self.cuda_graphs = compile_model, cuda_graphs
         self.channels_last = channels_last
-        self.parameters = self._views()
-        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        # Views of the models by number of participants, see `_views`.
+        self.views: dict[int, dict[str, Tensor]] = {}
+        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         chosen = self._fastest() if formulation == "stacked" else formulation
         self.formulation = chosen
         self.forward = self._prepared(chosen)
 
-    def _views(self) -> dict[str, Tensor]:
-        """Every parameter of all nodes [n_local, ...], sharing memory with ``models``."""
+    def _views(self, rows: int) -> dict[str, Tensor]:
+        """Every parameter of the first nodes [rows, ...], sharing memory with ``models``."""
+        if rows in self.views:
+            return self.views[rows]
         views, start = {}, 0
         for name, shape in parameter_shapes(self.architecture):
             size = prod(shape)
-            view = self.models.detach()[:, start : start + size].view(self.n_local, *shape)
+            view = self.models.detach()[:rows, start : start + size].view(rows, *shape)
             views[name] = view.requires_grad_()
             start += size
+        self.views[rows] = views
         return views
 
     def _prepared(self, formulation: str) -> Forward:
@@ -88,42 +92,48 @@ class StackedEngine(TorchEngine):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _step(self, chosen: Tensor) -> None:
-        """One local step of every node on the images ``chosen`` [n_local, B], in place."""
+    def _step(self, chosen: Tensor) -> Tensor:
+        """One local step on the images ``chosen`` [rows, B], in place; the batches' losses [rows]."""
+        parameters = self._views(len(chosen))
         images, labels = self.gather(chosen)
         with self.autocast():
-            logits = self.forward(self.parameters, images)
-        # The mean over each node's batch, summed over nodes: their gradients do not mix.
-        loss = (
-            F.cross_entropy(logits.to(self.dtype).flatten(0, 1), labels.flatten(), reduction="sum")
-            / chosen.shape[1]
+            logits = self.forward(parameters, images)
+        losses = F.cross_entropy(
+            logits.to(self.dtype).flatten(0, 1), labels.flatten(), reduction="none"
         )
-        values = list(self.parameters.values())
-        gradients = torch.autograd.grad(loss, values)
+        # The mean over each node's batch, summed over nodes: their gradients do not mix.
+        losses = losses.view(chosen.shape).mean(1)
+        values = list(parameters.values())
+        gradients = torch.autograd.grad(losses.sum(), values)
         with torch.no_grad():
             torch._foreach_add_(values, list(gradients), alpha=-self.step_size)
+        return losses.detach()
 
-    def _round(self, batches: Tensor) -> None:
+    def _round(self, batches: Tensor) -> Tensor:
+        """All local steps; a node's sum of its batches' losses, float64 [rows]."""
+        rows, steps = batches.shape[:2]
+        paths = torch.zeros(rows, dtype=torch.float64, device=self.device)
         with torch.no_grad():
-            self.models.copy_(self.mean.expand_as(self.models))
-        for k in range(batches.shape[1]):
-            self._step(batches[:, k])
+            self.models[:rows] = self.mean
+        for k in range(steps):
+            paths += self._step(batches[:, k])
+        return paths
 
-    def local_steps(self, batches: np.ndarray) -> None:
-        if self.n_local == 0:
-            return
+    def local_steps(self, batches: np.ndarray) -> Tensor:
         chosen = torch.from_numpy(batches)
+        if len(batches) == 0:
+            return torch.zeros(0, dtype=torch.float64, device=self.device)
         if not self.cuda_graphs:
-            self._round(chosen.to(self.device))
-            return
+            return self._round(chosen.to(self.device))
         key = tuple(chosen.shape)
         if key not in self.graphs:
             self.graphs[key] = self._record(chosen.to(self.device))
-        graph, static = self.graphs[key]
+        graph, static, paths = self.graphs[key]
         static.copy_(chosen)
         graph.replay()
+        return paths.clone()
 
-    def _record(self, static: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, static: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         """Record a whole round on the batches in ``static``; warm up on a side stream first."""
         with torch.cuda.device(self.device):
             side = torch.cuda.Stream()
@@ -134,8 +144,8 @@ class StackedEngine(TorchEngine):
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._round(static)
-        return graph, static
+                paths = self._round(static)
+        return graph, static, paths
 
     def close(self) -> None:
         self.graphs.clear()

@@ -11,11 +11,14 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from deep.data.cifar10 import Images
 from deep.engines.base import Engine, available_cores
-from deep.engines.simd.network import local_steps, make_arena, make_plan, sum_of_losses
+from deep.engines.simd.network import local_steps, make_arena, make_plan, scores
 
-#: Images a task of the full-loss evaluation takes; fixed, so that the sum's order is too.
+#: Images a task of an evaluation takes.
 _CHUNK = 64
 
 
@@ -37,50 +40,54 @@ class SimdEngine(Engine):
             self.arenas.put((make_arena(self.plan, kind), np.zeros(self.plan.n_parameters, kind)))
         # Compile now, so that no clock of a run counts it.
         self.local_steps(np.zeros((self.n_local, 0, 1), np.int64))
-        self.sum_of_losses(np.zeros(1, np.int64))
+        self.scores(self.data, np.zeros(1, np.int64))
 
-    def local_steps(self, batches: np.ndarray) -> None:
+    def local_steps(self, batches: np.ndarray) -> Tensor:
         mean, models = self.mean.numpy(), self.models.numpy()
 
-        def work(node: int) -> None:
+        def work(row: int) -> float:
             arena, gradient = self.arenas.get()
             try:
-                models[node] = mean
-                local_steps(
-                    models[node],
+                models[row] = mean
+                loss: float = local_steps(
+                    models[row],
                     gradient,
                     self.data.images,
                     self.data.labels,
                     self.table,
-                    batches[node],
+                    batches[row],
                     self.table.dtype.type(self.step_size),
                     arena,
                     *self.layout,
                 )
+                return loss
             finally:
                 self.arenas.put((arena, gradient))
 
-        list(self.pool.map(work, range(self.n_local)))
+        return torch.tensor(list(self.pool.map(work, range(len(batches)))), dtype=torch.float64)
 
-    def sum_of_losses(self, chosen: np.ndarray) -> float:
-        mean = self.mean.numpy()
+    def scores(self, images: Images, chosen: np.ndarray) -> np.ndarray:
+        mean, found = self.mean.numpy(), np.empty((len(chosen), 2))
 
-        def work(start: int) -> float:
+        def work(start: int) -> None:
             arena, gradient = self.arenas.get()
+            part = slice(start, start + _CHUNK)
             try:
-                return sum_of_losses(
+                scores(
                     mean,
-                    self.data.images,
-                    self.data.labels,
+                    images.images,
+                    images.labels,
                     self.table,
-                    chosen[start : start + _CHUNK],
+                    chosen[part],
+                    found[part],
                     arena,
                     *self.layout,
                 )
             finally:
                 self.arenas.put((arena, gradient))
 
-        return float(sum(self.pool.map(work, range(0, len(chosen), _CHUNK))))
+        list(self.pool.map(work, range(0, len(chosen), _CHUNK)))
+        return found.T
 
     def close(self) -> None:
         self.pool.shutdown()

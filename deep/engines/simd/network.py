@@ -374,6 +374,20 @@ def _forward(w, arena, blocks, taps, counts, ends):
 
 
 @compiled
+def _softmax(arena, p, classes):
+    """Largest of the logits at ``p``, its class, and the sum of exp(logit - largest)."""
+    top, best = arena[p], 0
+    for k in range(classes):
+        # A NaN must reach the loss, so it wins every comparison.
+        if not arena[p + k * V] <= top:
+            top, best = arena[p + k * V], k
+    mass = 0.0
+    for k in range(classes):
+        mass += exp(np.float64(arena[p + k * V]) - top)
+    return top, best, mass
+
+
+@compiled
 def _cross_entropy(labels, chosen, start, stop, scale, arena, ends):
     """Sum of the losses; the logits become scale * d loss / d logits, zero in unused lanes."""
     classes, logits = ends[CLASSES], ends[LOGITS]
@@ -384,14 +398,7 @@ def _cross_entropy(labels, chosen, start, stop, scale, arena, ends):
             for k in range(classes):
                 arena[p + k * V] = 0.0
             continue
-        top = arena[p]
-        for k in range(classes):
-            # A NaN must reach the loss, so it wins every comparison.
-            if not arena[p + k * V] <= top:
-                top = arena[p + k * V]
-        mass = 0.0
-        for k in range(classes):
-            mass += exp(np.float64(arena[p + k * V]) - top)
+        top, _, mass = _softmax(arena, p, classes)
         label = labels[chosen[start + lane]]
         loss += log(mass) + top - arena[p + label * V]
         for k in range(classes):
@@ -643,7 +650,10 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
 def local_steps(
     w, grad, images, labels, table, batches, step_size, arena, blocks, taps, counts, ends
 ):
-    """K steps of SGD from ``w`` [P], in place; ``batches`` int64 [K, B]; returns the mean loss."""
+    """K steps of SGD from ``w`` [P], in place; ``batches`` int64 [K, B].
+
+    Returns the sum over steps of the batch's mean loss.
+    """
     n_steps, size = batches.shape
     loss = 0.0
     grad[:] = 0.0
@@ -658,15 +668,19 @@ def local_steps(
             w[j] -= step_size * grad[j]
             # Cleared for the next step while it is in cache.
             grad[j] = 0.0
-    return loss / (n_steps * size)
+    return loss / size
 
 
 @compiled
-def sum_of_losses(w, images, labels, table, chosen, arena, blocks, taps, counts, ends):
-    """Sum of the losses of the model ``w`` over the images ``chosen``."""
-    loss = 0.0
-    for start in range(0, chosen.shape[0], V):
-        _gather(images, table, chosen, start, chosen.shape[0], arena, ends)
+def scores(w, images, labels, table, chosen, out, arena, blocks, taps, counts, ends):
+    """Loss of the model ``w`` on the images ``chosen``, and whether it is right: out [count, 2]."""
+    count = chosen.shape[0]
+    for start in range(0, count, V):
+        _gather(images, table, chosen, start, count, arena, ends)
         _forward(w, arena, blocks, taps, counts, ends)
-        loss += _cross_entropy(labels, chosen, start, chosen.shape[0], 0.0, arena, ends)
-    return loss
+        for lane in range(min(V, count - start)):
+            p = ends[LOGITS] + lane
+            top, best, mass = _softmax(arena, p, ends[CLASSES])
+            label = labels[chosen[start + lane]]
+            out[start + lane, 0] = log(mass) + top - arena[p + label * V]
+            out[start + lane, 1] = 1.0 if best == label else 0.0
