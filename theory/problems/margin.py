@@ -14,10 +14,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
 from theory.problems.row_space import EPS, Constant, RowSpace
+from theory.problems.separation import hull_weights, least_value
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -365,10 +365,7 @@ class MarginProblem:
         """Unit w of the largest margin (hard-margin SVM), (d,); None where labels aren't separable."""
         if self.loss is not HARD_LOGISTIC:
             return None
-        signed = self.targets[:, None] * self.coordinates
-        # The min-norm point of the convex hull of the signed samples: with a row of ones appended,
-        # non-negative least squares onto (0, 1) returns a multiple of its weights.
-        weights, _ = nnls(np.vstack([signed.T, np.ones(self.n_samples)]), _last_unit(self.rank + 1))
+        weights = hull_weights(self.targets[:, None] * self.coordinates)
         direction = self.features.T @ (self.targets * weights)
         norm = np.linalg.norm(direction)
         return direction / norm if norm > 0 else None
@@ -379,6 +376,23 @@ class MarginProblem:
         if self.separating_direction is None:
             return 0.0
         return max(0.0, float((self.targets * (self.features @ self.separating_direction)).min()))
+
+    @cached_property
+    def least_loss(self) -> float:
+        """inf f: 0 under interpolation and for separable labels, else found numerically.
+
+        The theorems need 0. With labels that nothing separates it says by how much they fail.
+        """
+        if self.loss.attained or self.margin > 0:
+            return 0.0
+        c, w = self.coordinates, self.sample_weights
+
+        def value_and_slope(z: Array) -> tuple[float, Array]:
+            margins = c @ z
+            slopes = self.loss.derivative(margins, self.targets) * w
+            return float(self.loss.value(margins, self.targets) @ w), slopes @ c
+
+        return least_value(value_and_slope, self.rank)
 
 
 def _checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
@@ -399,9 +413,3 @@ def _checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[
         if np.size(target) != len(block):
             raise UserError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
     return sizes
-
-
-def _last_unit(size: int) -> Array:
-    unit = np.zeros(size)
-    unit[-1] = 1.0
-    return unit
