@@ -100,17 +100,18 @@ def _read_npz(path: Path) -> tuple[list[Array], list[Array]]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a readable .npz of numbers ({error})") from None
-    if {"A", "b", "node"} <= set(arrays):
+    if set(arrays) == {"A", "b", "node"}:
         return _split(arrays["A"], arrays["b"], arrays["node"], path)
     n = sum(name.startswith("A") for name in arrays)
     names = [f"{letter}{i}" for i in range(n) for letter in "Ab"]
-    if n == 0 or not set(names) <= set(arrays):
+    if n == 0 or set(names) != set(arrays):
         raise UserError(f"{path} has arrays {sorted(arrays)}, allowed: {LAYOUT}")
     for i in range(n):
         a, b = arrays[f"A{i}"], arrays[f"b{i}"]
-        if a.ndim != 2 or b.size != len(a):
+        if a.ndim != 2 or b.size != len(a) or not a.shape[1]:
             raise UserError(
-                f"{path}: A{i} and b{i} have the shapes {a.shape} and {b.shape}, allowed: (m, d) and (m,)"
+                f"{path}: A{i} and b{i} have the shapes {a.shape} and {b.shape}, allowed: (m, d) and "
+                "(m,)"
             )
     return [arrays[f"A{i}"] for i in range(n)], [arrays[f"b{i}"].ravel() for i in range(n)]
 
@@ -180,7 +181,9 @@ def _read_csv(path: Path) -> tuple[list[Array], list[Array]]:
     except ValueError as error:
         raise UserError(f"{path} is not a readable .csv of numbers ({error})") from None
     if table.shape[1] != len(head):
-        raise UserError(f"{path}: {len(head)} names in the header, {table.shape[1]} columns below it")
+        raise UserError(
+            f"{path}: {len(head)} names in the header, {table.shape[1]} columns below it"
+        )
     features = []
     for k, name in enumerate(head):
         if k in (columns["node"], columns["target"]):

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.problems.data import check_values, checked_sizes
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
 from theory.problems.row_space import EPS, Constant, RowSpace
 from theory.problems.separation import hull_weights, least_value
@@ -59,17 +60,11 @@ class MarginProblem:
         heterogeneity: str = "given",
     ) -> None:
         self.loss, self.name, self.heterogeneity = loss, name, heterogeneity
-        sizes = _checked_sizes(features, targets)
+        sizes = checked_sizes(features, targets)
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)])
         self.features: Array = np.ascontiguousarray(np.concatenate(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
-        if not (np.isfinite(self.features).all() and np.isfinite(self.targets).all()):
-            raise UserError("the data hold NaN or infinite values; every number must be finite")
-        if not self.features.any():
-            raise UserError("the features are all 0, allowed: at least one sample that sees x")
-        if loss is HARD_LOGISTIC and not np.isin(self.targets, (-1.0, 1.0)).all():
-            wrong = self.targets[~np.isin(self.targets, (-1.0, 1.0))][0]
-            raise UserError(f"a hard label is {wrong:g}, allowed: -1 and 1")
+        check_values(self.features, self.targets, hard=loss is HARD_LOGISTIC)
         if loss not in LOSSES:
             check_loss(loss, self.targets)
         self.start: Array = np.zeros(self.dimension) if start is None else np.asarray(start, float)
@@ -310,7 +305,9 @@ class MarginProblem:
         else:
             rows = np.sqrt(weights * floors)[:, None] * self.coordinates
             found["global_growth"] = space.growth(rows, self.smoothness)
-            own = [space.growth(np.sqrt(self.n_nodes) * rows[s], self.smoothness) for s in self._nodes]
+            own = [
+                space.growth(np.sqrt(self.n_nodes) * rows[s], self.smoothness) for s in self._nodes
+            ]
             found["local_growth"] = min(own, key=lambda found: (found.value, found.doubt))
             shares = floors / self.loss.curvature
             found["similarity"] = space.similarity(weights, shares, self._nodes)
@@ -393,23 +390,3 @@ class MarginProblem:
             return float(self.loss.value(margins, self.targets) @ w), slopes @ c
 
         return least_value(value_and_slope, self.rank)
-
-
-def _checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
-    if not features or len(features) != len(targets):
-        raise UserError(
-            f"{len(features)} nodes of features and {len(targets)} of targets; "
-            "allowed: the same number, at least 1"
-        )
-    sizes = [len(block) for block in features]
-    for node, (block, target) in enumerate(zip(features, targets, strict=True)):
-        if len(block) == 0:
-            raise UserError(f"node {node} has no samples; every node needs at least 1")
-        if np.ndim(block) != 2 or np.shape(block)[1] != np.shape(features[0])[1]:
-            raise UserError(
-                f"node {node} has features of shape {np.shape(block)}, "
-                f"allowed: (m, {np.shape(features[0])[-1]})"
-            )
-        if np.size(target) != len(block):
-            raise UserError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
-    return sizes

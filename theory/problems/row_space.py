@@ -53,7 +53,7 @@ class RowSpace:
         """Factor the samples, (N, d), not all 0. Cost: O(N d min(N, d)) flops, a copy of the samples."""
         wide = samples.shape[0] <= samples.shape[1]
         # A' = Q R, so A = R' Q' has the singular values and the U of the small R'.
-        small = np.linalg.qr(samples.T, mode="r").T if wide else samples
+        small = np.asarray(np.linalg.qr(samples.T, mode="r")).T if wide else samples
         left, values, _ = np.linalg.svd(small, full_matrices=False)
         shares = values / values[0]
         keep = shares > RANK_TOLERANCE
@@ -161,6 +161,8 @@ class RowSpace:
         moving = norms > 0  # a sample that is 0 has no gradient
         if self.rank < moving.sum():
             return Constant(float("inf"))
-        scaled = (np.sqrt(weights / np.where(moving, norms, 1.0))[:, None] * self.coordinates)[moving]
+        scaled = (np.sqrt(weights / np.where(moving, norms, 1.0))[:, None] * self.coordinates)[
+            moving
+        ]
         least = float(np.linalg.svd(scaled, compute_uv=False)[-1])
         return Constant(max(1.0, 1.0 / least**2))
