@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import re
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from theory import load_problem
+from theory import THEOREMS, load_problem, run_local_sgd
 from theory.problems.losses import HARD_LOGISTIC, SIGMOID_REGRESSION, SOFT_LOGISTIC, SQUARED
+from theory.support import memory
+from theory.support.errors import UserError
+from theory.verification.check import NOT_APPLICABLE, verify_all
 
 RANDOM = np.random.default_rng(3)
 SIZES = (4, 2, 5)
@@ -85,14 +92,20 @@ def test_bad_targets_are_refused(
         load_problem(write(tmp_path, labels, "flat"), loss)
 
 
-def test_samples_that_no_x_interpolates_and_labels_that_nothing_separates(tmp_path: Path) -> None:
+def test_samples_that_no_x_interpolates_are_refused_and_inseparable_labels_are_read(
+    tmp_path: Path,
+) -> None:
     a = np.array([[1.0, 0.0], [1.0, 0.0]])
     path = tmp_path / "both.npz"
     np.savez(path, A=a, b=np.array([1.0, -1.0]), node=np.array([0, 1]))
     with pytest.raises(ValueError, match="no x interpolates the samples"):
         load_problem(path)
-    with pytest.raises(ValueError, match="no direction separates the labels"):
-        load_problem(path, "logistic")
+    problem = load_problem(path, "logistic")
+    assert problem.margin == 0.0 and problem.least_loss == pytest.approx(np.log(2))
+    run = run_local_sgd(problem, step_size=1.0, rounds=20, gradient="full")
+    assert run.history["global_loss"][0, 0, -1] == pytest.approx(np.log(2))
+    checks = verify_all(THEOREMS, problem)
+    assert {c.verdict for c in checks} == {NOT_APPLICABLE}
 
 
 def test_an_empty_node_is_named(tmp_path: Path) -> None:
@@ -102,28 +115,119 @@ def test_an_empty_node_is_named(tmp_path: Path) -> None:
         load_problem(path)
 
 
+def npz(save: Any = np.savez, **arrays: Any) -> bytes:
+    """The bytes of an archive."""
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def zip_bomb() -> bytes:
+    """A small file whose one array says that it has 10^15 numbers."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**6)}
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A0.npy", head.getvalue() + bytes(1000))
+    return file.getvalue()
+
+
+GOOD = npz(A0=np.eye(3), b0=np.ones(3))
+FLIPPED = bytearray(npz(np.savez_compressed, A0=np.eye(3), b0=np.ones(3)))
+FLIPPED[len(FLIPPED) // 3] ^= 16
+NODES = np.array([0.0, 10.0**12])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"", "suffix '.txt', allowed: .npz, .csv"),
+        ("a.txt", b"", "ends in '.txt', allowed: .npz, .csv"),
         ("a.npz", b"not a zip", "not a readable .npz"),
+        ("a.npz", b"", "not a readable .npz"),
+        ("a.npz", GOOD[: len(GOOD) // 2], "not a readable .npz"),
+        ("a.npz", bytes(FLIPPED), "not a readable .npz"),
+        ("a.npz", npy(np.eye(3)), "not a readable .npz"),
+        ("a.npz", npz(A0=np.eye(3)), "allowed: A0, b0, A1, b1"),
+        ("a.npz", npz(A0=np.empty((0, 3)), b0=np.empty(0)), "node 0 has no samples"),
+        ("a.npz", npz(A0=np.ones((2, 0)), b0=np.ones(2)), "shapes (2, 0) and (2,), allowed"),
+        ("a.npz", npz(A0=np.float64(1), b0=np.float64(1)), "shapes () and (), allowed"),
+        ("a.npz", npz(A=np.empty((0, 3)), b=np.empty(0), node=np.empty(0)), "no samples"),
+        ("a.npz", npz(A=1.0, b=1.0, node=0), "A, b and node have (), (), ()"),
+        ("a.npz", npz(A=np.eye(2), b=np.ones(2), node=NODES), "node number is 1e+12, allowed"),
+        ("a.npz", npz(A0=1j * np.eye(2), b0=np.ones(2)), "A0 holds complex numbers"),
+        ("a.npz", npz(A0=np.array([["a"]]), b0=np.ones(1)), "A0 holds text"),
+        ("a.npz", npz(A0=np.array([object()]), b0=np.ones(1)), "A0 holds Python objects"),
+        ("a.npz", npz(X=np.eye(2), y=np.ones(2)), "has arrays ['X', 'y'], allowed: A0, b0"),
+        ("a.npz", zip_bomb(), "is damaged: A0 has 1000 bytes"),
+        ("a.csv", b"", "is empty, allowed: a header"),
+        ("a.csv", b"node,target,x\n", "no line below"),
+        ("a.csv", b"0,1,2\n0,2,4\n", "begins with numbers, allowed: a header"),
+        ("a.csv", b"a,b,c\n0,2,4\n", "no column 'node' among a, b, c"),
+        ("a.csv", b"node;target;x\n0;2;4\n", "no column 'node' among node;target;x"),
+        ("a.csv", b"node,target,target\n0,2,4\n", "two columns 'target'"),
         ("a.csv", b"node,target,x\n0,one,2\n", "not a readable .csv"),
-        ("a.csv", b"node,target\n0,1\n", "allowed: node, target, features"),
-        ("a.csv", b"node,target,x\n0.5,1,2\n", "node numbers, allowed: integers"),
+        ("a.csv", b"node,target,x\n0,1,2,3\n", "3 names in the header, 4 columns"),
+        ("a.csv", b"node,target,x\n0,1,2\n0,1\n", "not a readable .csv"),
+        ("a.csv", b"node,target,x\n0,1+2j,2\n", "not a readable .csv"),
+        ("a.csv", b"node,target\n0,1\n", "no column of features"),
+        ("a.csv", b"node,target,x\n0.5,1,2\n", "node number is 0.5, allowed: integers"),
+        ("a.csv", b"node,target,x,\n0,1,2,7\n0,1,2,7\n", "column 4 has no name"),
+        ("a.csv", b"node,target,x\n0,1,\xff\n", "not a readable .csv"),
+        ("a.csv", b"node,target,x\n0,1,inf\n", "NaN or infinite"),
     ],
 )
-def test_unreadable_files_are_refused(
+@pytest.mark.filterwarnings("error")
+def test_every_defect_of_a_file_is_one_line(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=re.escape(message)):
         load_problem(tmp_path / name)
 
 
-def test_arrays_of_other_names_and_pickles_are_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", X=np.eye(2), y=np.ones(2))
-    with pytest.raises(ValueError, match=r"has arrays \['X', 'y'\], allowed: A0, b0"):
-        load_problem(tmp_path / "x.npz")
-    np.savez(tmp_path / "p.npz", A0=np.array([object()]), b0=np.ones(1))
-    with pytest.raises(ValueError, match="not a readable"):
-        load_problem(tmp_path / "p.npz")
+def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.npz"):
+        with pytest.raises(UserError, match="no file"):
+            load_problem(path)
+
+
+def test_an_honest_giant_is_refused_before_it_takes_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 10_000_000)
+    path = tmp_path / "zeros.npz"
+    path.write_bytes(npz(np.savez_compressed, A0=np.zeros((1000, 1000)), b0=np.zeros(1000)))
+    assert path.stat().st_size < 20_000
+    tracemalloc.start()
+    with pytest.raises(UserError, match="needs about 32 MB of memory, 10 MB are available"):
+        load_problem(path)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    path = tmp_path / "long.csv"
+    path.write_text("node,target,x\n" + "0,1,2\n" * 1_000_000)
+    with pytest.raises(UserError, match="of memory, 10 MB are available"):
+        load_problem(path)
+
+
+def test_columns_are_found_by_name_and_a_counter_of_lines_is_left_out(tmp_path: Path) -> None:
+    """As pandas writes a frame: a nameless index first; here with quotes and a suffix in capitals."""
+    f = flat(TARGETS)
+    head = ["", *(f"x{k}" for k in range(15)), "Target", "Node"]
+    lines = [",".join(f'"{name}"' for name in head)]
+    for j in range(sum(SIZES)):
+        numbers = [j, *f["A"][j].tolist(), float(f["b"][j])]
+        lines.append(",".join(map(repr, numbers)) + f',"{f["node"][j]}"')
+    path = tmp_path / "FRAME.CSV"
+    path.write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    problem = load_problem(path)
+    assert problem.node_sizes.tolist() == list(SIZES)
+    np.testing.assert_array_equal(problem.features, np.concatenate(FEATURES))
+    np.testing.assert_array_equal(problem.targets, np.concatenate(TARGETS))

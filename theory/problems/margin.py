@@ -2,7 +2,8 @@
 
 A problem is n nodes, each with its own samples, and f_i(x; j) = loss(a_j'x, t_j). Node i's objective
 f_i is the mean over its samples, f the mean of the f_i. Constants are closed forms or come from one
-dense factorisation of the Gram matrix, in the span in which the iterates move (row space of the data).
+dense factorisation of the samples, in the span in which the iterates move (:mod:`row space
+<theory.problems.row_space>` of the data).
 :mod:`theory.problems.generators` makes such problems from a seed, :mod:`theory.problems.files` from your files.
 """
 
@@ -13,16 +14,17 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from theory.problems.losses import HARD_LOGISTIC, SQUARED, MarginLoss
+from theory.problems.data import check_values, checked_sizes
+from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
+from theory.problems.row_space import EPS, Constant, RowSpace
+from theory.problems.separation import hull_weights, least_value
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
-# Singular values below this share of the largest count as zero in every rank decision.
-RANK_TOLERANCE = 1e-10
-# How far the best fit may miss a target, relative to the largest one, and still interpolate.
+# How far the best fit may miss a target, relative to the largest residual at x_0, and still
+# interpolate: what it leaves of the loss, its square, is rounding beside the loss at x_0.
 INTERPOLATION_TOLERANCE = 1e-8
 
 
@@ -40,8 +42,10 @@ class MarginProblem:
         heterogeneity: what tables say about the nodes' similarity.
 
     Raises:
-        UserError: NaN or infinite data, an empty node, shapes that disagree, targets that no x fits
-            (A2 would fail), or a declared smoothness below the computed one.
+        UserError: NaN or infinite data, features that are all 0, an empty node, shapes that disagree,
+            hard labels other than -1 and 1, targets that no x fits (A2 would fail), a declared
+            smoothness below the computed one, or a loss that is not what it says (see
+            :func:`theory.problems.losses.check_loss`).
     """
 
     def __init__(
@@ -56,25 +60,28 @@ class MarginProblem:
         heterogeneity: str = "given",
     ) -> None:
         self.loss, self.name, self.heterogeneity = loss, name, heterogeneity
-        sizes = _checked_sizes(features, targets)
+        sizes = checked_sizes(features, targets)
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)])
         self.features: Array = np.ascontiguousarray(np.concatenate(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
-        if not (np.isfinite(self.features).all() and np.isfinite(self.targets).all()):
-            raise UserError("the data hold NaN or infinite values; every number must be finite")
+        check_values(self.features, self.targets, hard=loss is HARD_LOGISTIC)
+        if loss not in LOSSES:
+            check_loss(loss, self.targets)
         self.start: Array = np.zeros(self.dimension) if start is None else np.asarray(start, float)
-        if self.start.shape != (self.dimension,):
-            raise UserError(f"start has shape {self.start.shape}, allowed: ({self.dimension},)")
+        if self.start.shape != (self.dimension,) or not np.isfinite(self.start).all():
+            raise UserError(
+                f"start has shape {self.start.shape}, allowed: ({self.dimension},), finite numbers"
+            )
         self._declared_smoothness = smoothness
-        if smoothness is not None and smoothness < self.data_smoothness * (1 - 1e-12):
+        if smoothness is not None and not smoothness >= self.data_smoothness * (1 - 1e-12):
             raise UserError(
                 f"smoothness {smoothness:g} is below the data's own {self.data_smoothness:g}"
             )
-        if loss.attained and self.interpolation_error > INTERPOLATION_TOLERANCE:
+        if loss.attained and self._miss > self._allowed_miss:
             raise UserError(
-                "no x interpolates the samples: the best fit misses a target by "
-                f"{self.interpolation_error:.2g} of the largest one, allowed: "
-                f"{INTERPOLATION_TOLERANCE:g} (A2 fails; add dimensions or remove samples)"
+                f"no x interpolates the samples: the best fit misses a target by {self._miss:.2g}, "
+                f"allowed: {self._allowed_miss:.2g}, {INTERPOLATION_TOLERANCE:g} of the largest "
+                "residual at x_0 and rounding (A2 fails; add dimensions or remove samples)"
             )
 
     # ---- shape -----------------------------------------------------------------------------------
@@ -176,31 +183,46 @@ class MarginProblem:
         return self.features @ self.features.T
 
     @cached_property
+    def row_space(self) -> RowSpace:
+        """The factored samples."""
+        return RowSpace.of(self.features)
+
+    @cached_property
     def coordinates(self) -> Array:
         """The samples in an orthonormal basis of their span: C, (N, r), with C C' = G."""
-        eigenvalues, vectors = np.linalg.eigh(self.gram)
-        keep = eigenvalues > RANK_TOLERANCE * max(eigenvalues[-1], np.finfo(float).tiny)
-        return np.ascontiguousarray(vectors[:, keep] * np.sqrt(eigenvalues[keep]))
+        return self.row_space.coordinates
 
     @property
     def rank(self) -> int:
         """Dimension r of the span of the samples, in which x - x_0 moves."""
-        return int(self.coordinates.shape[1])
+        return self.row_space.rank
+
+    @cached_property
+    def _start_residual(self) -> Array:
+        return self.targets - self.features @ self.start
 
     @cached_property
     def solution_coefficients(self) -> Array:
         """alpha with x* = x_0 + A' alpha, (N,)."""
-        residual = self.targets - self.features @ self.start
-        c = self.coordinates
-        norms = (c**2).sum(axis=0)  # the kept eigenvalues of G: C = V sqrt(lambda)
-        return (c / norms**2) @ (c.T @ residual) if self.rank else np.zeros(self.n_samples)
+        found = self.row_space.coefficients(self._start_residual)
+        # One refinement takes back what the square of the condition has cost.
+        rest = self._start_residual - self.features @ (self.features.T @ found)
+        return np.asarray(found + self.row_space.coefficients(rest))
 
     @cached_property
-    def interpolation_error(self) -> float:
-        """Largest miss of the best fit, relative to the largest target (or to 1)."""
-        residual = self.targets - self.features @ self.start
-        miss = residual - self.gram @ self.solution_coefficients
-        return float(np.abs(miss).max() / max(1.0, np.abs(self.targets).max()))
+    def _miss(self) -> float:
+        """Largest miss of the best fit."""
+        residual = self._start_residual
+        return float(np.abs(residual - self.row_space.project(residual)).max())
+
+    @cached_property
+    def _allowed_miss(self) -> float:
+        """What counts as interpolation: a share of the residual at x_0, and its rounding."""
+        sizes = np.abs(self.targets)
+        if self.start.any():
+            sizes = sizes + np.abs(self.features) @ np.abs(self.start)
+        rounding = (4 + np.sqrt(self.dimension)) * EPS * float(sizes.max())
+        return INTERPOLATION_TOLERANCE * float(np.abs(self._start_residual).max()) + rounding
 
     @cached_property
     def solution(self) -> Array | None:
@@ -259,53 +281,70 @@ class MarginProblem:
         radius = np.linalg.norm(self.features, axis=1) * np.sqrt(self.initial_distance)
         return self.loss.curvature_within(self.targets, radius)
 
-    def _node_hessians(self, weights: Array) -> Array:
-        """(1/m_i) sum_j weight_j c_j c_j' in row-space coordinates, (n, r, r)."""
-        out = np.empty((self.n_nodes, self.rank, self.rank))
-        for i in range(self.n_nodes):
-            s = self.node_slice(i)
-            block = self.coordinates[s]
-            out[i] = (block * weights[s, None]).T @ block / self.node_sizes[i]
-        return out
-
     @cached_property
     def hessians(self) -> Array:
         """H_i for unit curvature, in row-space coordinates, (n, r, r): the Hessians of least squares."""
-        return self._node_hessians(np.ones(self.n_samples))
+        out = np.empty((self.n_nodes, self.rank, self.rank))
+        for i, s in enumerate(self._nodes):
+            out[i] = self.coordinates[s].T @ self.coordinates[s] / self.node_sizes[i]
+        return out
+
+    @property
+    def _nodes(self) -> list[slice]:
+        return [self.node_slice(i) for i in range(self.n_nodes)]
 
     @cached_property
+    def _constants(self) -> dict[str, Constant]:
+        """c, mu and rho with the doubts about them."""
+        space, weights = self.row_space, self.sample_weights
+        norms = (self.features**2).sum(axis=1)
+        found = {"strong_growth": space.strong_growth(weights, norms, self.loss is not SQUARED)}
+        floors = self.curvature_floor
+        if floors is None:
+            found |= dict.fromkeys(("similarity", "local_growth", "global_growth"), Constant(0.0))
+        else:
+            rows = np.sqrt(weights * floors)[:, None] * self.coordinates
+            found["global_growth"] = space.growth(rows, self.smoothness)
+            own = [
+                space.growth(np.sqrt(self.n_nodes) * rows[s], self.smoothness) for s in self._nodes
+            ]
+            found["local_growth"] = min(own, key=lambda found: (found.value, found.doubt))
+            shares = floors / self.loss.curvature
+            found["similarity"] = space.similarity(weights, shares, self._nodes)
+        if self._nodes_equal:
+            found["similarity"] = Constant(1.0)
+        return found
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Constants that double precision can't decide, by name, with the reason."""
+        return {name: found.doubt for name, found in self._constants.items() if found.doubt}
+
+    @property
     def local_growth(self) -> float:
         """mu of A4: f_i(x) >= (mu/2)||x - x*||^2 for every i, on the span (and ball) of the iterates."""
-        if self.curvature_floor is None:
-            return 0.0
-        smallest = np.linalg.eigvalsh(self._node_hessians(self.curvature_floor))[:, 0].min()
-        return _positive_or_zero(float(smallest), self.smoothness)
+        return self._constants["local_growth"].value
 
-    @cached_property
+    @property
     def global_growth(self) -> float:
         """mu of A4': the same for f only."""
-        if self.curvature_floor is None:
-            return 0.0
-        mean = self._node_hessians(self.curvature_floor).mean(axis=0)
-        return _positive_or_zero(float(np.linalg.eigvalsh(mean)[0]), self.smoothness)
+        return self._constants["global_growth"].value
 
-    @cached_property
+    @property
     def similarity(self) -> float:
         """c of A3: f_i >= c f. Exact for least squares, a certified lower bound for soft logistic.
 
-        The smallest generalised eigenvalue of (floor of H_i, ceiling of H); 1 exactly when all nodes
-        hold the same samples; 0 when A3 fails or no constant is known.
+        1 exactly when all nodes hold the same samples; 0 when A3 fails or no constant is known.
         """
-        if self._nodes_equal:
-            return 1.0
-        if self.curvature_floor is None:
-            return 0.0
-        floors = self._node_hessians(self.curvature_floor)
-        ceiling = self.hessians.mean(axis=0) * self.loss.curvature
-        half = np.linalg.cholesky(ceiling)
-        whitened = np.linalg.solve(half, floors)
-        whitened = np.linalg.solve(half, np.swapaxes(whitened, 1, 2))
-        return min(1.0, _positive_or_zero(float(np.linalg.eigvalsh(whitened)[:, 0].min()), 1.0))
+        return self._constants["similarity"].value
+
+    @property
+    def strong_growth(self) -> float:
+        """rho of A5: (1/n) sum_i E||grad f_i(x; xi)||^2 <= rho ||grad f(x)||^2; inf where unknown.
+
+        Exact for least squares; for other losses finite when the samples are independent.
+        """
+        return self._constants["strong_growth"].value
 
     @cached_property
     def _nodes_equal(self) -> bool:
@@ -319,36 +358,11 @@ class MarginProblem:
         )
 
     @cached_property
-    def strong_growth(self) -> float:
-        """rho of A5: (1/n) sum_i E||grad f_i(x; xi)||^2 <= rho ||grad f(x)||^2; inf where unknown.
-
-        With u_j = sqrt(w_j) loss'_j the two sides are u' diag(||a||^2) u and u' M u,
-        M = sqrt(W) G sqrt(W). Least squares: u runs over a range, exact. Other losses: u is free, so
-        rho is the largest generalised eigenvalue, finite when the samples are independent.
-        """
-        norms = (self.features**2).sum(axis=1)
-        root = np.sqrt(self.sample_weights)
-        if self.loss is SQUARED:
-            c = self.coordinates
-            second = (c * (self.sample_weights * norms)[:, None]).T @ c
-            hessian = (c * self.sample_weights[:, None]).T @ c
-            inverse = np.linalg.inv(hessian)
-            return max(1.0, float(np.linalg.eigvalsh(_symmetric(inverse @ second @ inverse))[-1]))
-        if self.rank < self.n_samples:
-            return float("inf")
-        scaled = root / np.sqrt(norms)
-        smallest = np.linalg.eigvalsh(self.gram * scaled[:, None] * scaled[None, :])[0]
-        return max(1.0, 1.0 / float(smallest))
-
-    @cached_property
     def separating_direction(self) -> Array | None:
         """Unit w of the largest margin (hard-margin SVM), (d,); None where labels aren't separable."""
         if self.loss is not HARD_LOGISTIC:
             return None
-        signed = self.targets[:, None] * self.coordinates
-        # The min-norm point of the convex hull of the signed samples: with a row of ones appended,
-        # non-negative least squares onto (0, 1) returns a multiple of its weights.
-        weights, _ = nnls(np.vstack([signed.T, np.ones(self.n_samples)]), _last_unit(self.rank + 1))
+        weights = hull_weights(self.targets[:, None] * self.coordinates)
         direction = self.features.T @ (self.targets * weights)
         norm = np.linalg.norm(direction)
         return direction / norm if norm > 0 else None
@@ -360,36 +374,19 @@ class MarginProblem:
             return 0.0
         return max(0.0, float((self.targets * (self.features @ self.separating_direction)).min()))
 
+    @cached_property
+    def least_loss(self) -> float:
+        """inf f: 0 under interpolation and for separable labels, else found numerically.
 
-def _checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
-    if not features or len(features) != len(targets):
-        raise UserError(
-            f"{len(features)} nodes of features and {len(targets)} of targets; "
-            "allowed: the same number, at least 1"
-        )
-    sizes = [len(block) for block in features]
-    for node, (block, target) in enumerate(zip(features, targets, strict=True)):
-        if len(block) == 0:
-            raise UserError(f"node {node} has no samples; every node needs at least 1")
-        if np.ndim(block) != 2 or np.shape(block)[1] != np.shape(features[0])[1]:
-            raise UserError(
-                f"node {node} has features of shape {np.shape(block)}, "
-                f"allowed: (m, {np.shape(features[0])[-1]})"
-            )
-        if np.size(target) != len(block):
-            raise UserError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
-    return sizes
+        The theorems need 0. With labels that nothing separates it says by how much they fail.
+        """
+        if self.loss.attained or self.margin > 0:
+            return 0.0
+        c, w = self.coordinates, self.sample_weights
 
+        def value_and_slope(z: Array) -> tuple[float, Array]:
+            margins = c @ z
+            slopes = self.loss.derivative(margins, self.targets) * w
+            return float(self.loss.value(margins, self.targets) @ w), slopes @ c
 
-def _positive_or_zero(value: float, scale: float) -> float:
-    return value if value > RANK_TOLERANCE * scale else 0.0
-
-
-def _symmetric(matrix: Array) -> Array:
-    return 0.5 * (matrix + matrix.T)
-
-
-def _last_unit(size: int) -> Array:
-    unit = np.zeros(size)
-    unit[-1] = 1.0
-    return unit
+        return least_value(value_and_slope, self.rank)

@@ -30,20 +30,43 @@ def _sigmoid(z):
     return (1.0 if z >= 0 else small) / (1.0 + small)
 
 
+@njit(cache=True, inline="always")
+def _excess(u):
+    """e^u - 1 - u with all its digits."""
+    if abs(u) >= 0.3:
+        return math.expm1(u) - u
+    series = 1.0
+    for k in range(12, 2, -1):
+        series = 1.0 + u / k * series
+    return 0.5 * u * u * series
+
+
+@njit(cache=True, inline="always")
+def _sigmoid_difference(z, t):
+    """sigmoid(z) - sigmoid(t) with all its digits."""
+    low, high = min(z, t), max(z, t)
+    size = -_sigmoid(high) * _sigmoid(-low) * math.expm1(low - high)
+    return size if z >= t else -size
+
+
 @njit(cache=True)
 def loss_value(code, z, t):
     """Compiled twins of theory.problems.losses, by loss code."""
     if code == 0:
         return 0.5 * (z - t) ** 2
     if code == 1:
-        delta = z - t
-        y = _sigmoid(-t) if delta > 0 else _sigmoid(t)
-        down = -abs(delta)
-        return max(math.log1p(y * math.expm1(down)) - y * down, 0.0)
+        size = abs(z - t)
+        mirrored = -t if z > t else t
+        p, q = _sigmoid(mirrored), _sigmoid(-mirrored)
+        if p * size <= 300.0:
+            return math.log1p(p * _excess(-q * size) + q * _excess(p * size))
+        one = p * size - max(mirrored, 0.0) - math.log1p(math.exp(-abs(mirrored)))
+        two = -q * size - max(-mirrored, 0.0) - math.log1p(math.exp(-abs(mirrored)))
+        return max(one, two) + math.log1p(math.exp(-abs(one - two)))
     if code == 2:
         a = -t * z
         return max(a, 0.0) + math.log1p(math.exp(-abs(a)))
-    return 0.5 * (_sigmoid(z) - _sigmoid(t)) ** 2
+    return 0.5 * _sigmoid_difference(z, t) ** 2
 
 
 @njit(cache=True)
@@ -52,11 +75,10 @@ def loss_derivative(code, z, t):
     if code == 0:
         return z - t
     if code == 1:
-        return _sigmoid(z) - _sigmoid(t)
+        return _sigmoid_difference(z, t)
     if code == 2:
         return -t * _sigmoid(-t * z)
-    s = _sigmoid(z)
-    return (s - _sigmoid(t)) * s * (1.0 - s)
+    return _sigmoid_difference(z, t) * _sigmoid(z) * _sigmoid(-z)
 
 
 @njit(cache=True, fastmath=FAST)

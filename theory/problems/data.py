@@ -1,0 +1,57 @@
+"""What samples and targets may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.support.errors import UserError
+
+Array = NDArray[np.float64]
+
+
+def checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
+    """m_i of every node.
+
+    Raises:
+        UserError: no node, a node without samples, or shapes that disagree.
+    """
+    if not features or len(features) != len(targets):
+        raise UserError(
+            f"{len(features)} nodes of features and {len(targets)} of targets; "
+            "allowed: the same number, at least 1"
+        )
+    sizes = [len(block) for block in features]
+    for node, (block, target) in enumerate(zip(features, targets, strict=True)):
+        if len(block) == 0:
+            raise UserError(f"node {node} has no samples; every node needs at least 1")
+        if np.ndim(block) != 2 or np.shape(block)[1] != np.shape(features[0])[1]:
+            raise UserError(
+                f"node {node} has features of shape {np.shape(block)}, "
+                f"allowed: (m, {np.shape(features[0])[-1]})"
+            )
+        if np.size(target) != len(block):
+            raise UserError(f"node {node} has {len(block)} samples but {np.size(target)} targets")
+    return sizes
+
+
+def check_values(features: Array, targets: Array, hard: bool) -> None:
+    """Refuse numbers that no problem can be made of.
+
+    Args:
+        features: all samples, (N, d).
+        targets: (N,).
+        hard: whether targets are hard labels.
+
+    Raises:
+        UserError: NaN or infinity, features that are all 0, or hard labels other than -1 and 1.
+    """
+    if not (np.isfinite(features).all() and np.isfinite(targets).all()):
+        raise UserError("the data hold NaN or infinite values; every number must be finite")
+    if not features.any():
+        raise UserError("the features are all 0, allowed: at least one sample that sees x")
+    if hard and not np.isin(targets, (-1.0, 1.0)).all():
+        wrong = targets[~np.isin(targets, (-1.0, 1.0))][0]
+        raise UserError(f"a hard label is {wrong:g}, allowed: -1 and 1")
