@@ -26,7 +26,8 @@ from rich.table import Table
 
 from deep.data.cifar10 import Images, load_images
 from deep.data.partition import balanced_subset, draw_batches, partition
-from deep.engines.base import Engine, find_device, make_engine
+from deep.engines.base import Engine
+from deep.engines.make import find_device, make_engine
 from deep.local_sgd import Config, run
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report

@@ -25,7 +25,8 @@ from deep.distributed import (
     local_processes,
     under_torchrun,
 )
-from deep.engines.base import ENGINES, PRECISIONS, available_cores, find_device, make_engine
+from deep.engines.base import PRECISIONS
+from deep.engines.make import ENGINES, available_cores, find_device, make_engine
 from deep.local_sgd import Config, Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.results import files as report

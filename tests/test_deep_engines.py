@@ -11,7 +11,7 @@ import torch
 from deep_cases import random_images
 
 from deep.data.partition import draw_batches, partition
-from deep.engines.base import make_engine
+from deep.engines.make import make_engine
 from deep.engines.stacked import FORMULATIONS, StackedEngine
 from deep.resnet import Architecture, initial_parameters
 from theory.support.errors import UserError

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from deep.data.partition import partition
 from deep.distributed import Communicator
-from deep.engines.base import Engine, RoundStatistics, make_engine
+from deep.engines.base import Engine, RoundStatistics
+from deep.engines.make import make_engine
 from deep.local_sgd import (
     EVALUATION_SHARE,
     FORWARD_COST,
