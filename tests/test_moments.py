@@ -12,7 +12,7 @@ from theory.problems.generators import HETEROGENEITIES, least_squares, realizabl
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import AVERAGES, run_local_sgd
 from theory.simulation.moments import exact_moments
-from theory.theorems.instances import instance_3
+from theory.theorems import instance_3
 
 
 def tiny_problem() -> MarginProblem:

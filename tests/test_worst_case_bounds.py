@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from theory import verify
 from theory.problems.generators import least_squares
-from theory.theorems.base import T2
-from theory.theorems.instances import instance_0, instance_1
+from theory.theorems import T2, instance_0, instance_1
 from theory.worst_case.cells import FAILED, HOLDS, judge, schedules, solve_cell
 from theory.worst_case.closed_forms import (
     bound,

@@ -23,7 +23,7 @@ from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import write_json, write_text
 from theory.support.provenance import provenance
-from theory.theorems.base import THEOREMS
+from theory.theorems import THEOREMS
 from theory.verification import tables
 from theory.verification.baselines import BaselineRow, baseline_rows
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
