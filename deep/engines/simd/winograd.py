@@ -6,9 +6,10 @@ transformed back: A^T [(G g G^T) . (B^T d B)] A. The gradient with respect to g 
 G^T [sum of (A e A^T) . (B^T d B)] G. There the sum runs over pixels and images, so the input is
 transposed first: channels in the lanes, one image a vector.
 
-Measured on a processor with AVX-512 that others used too, one thread, float32, against the direct
-convolution of `deep.engines.simd.kernels`, in turns in one process, least processor times: a local
-step is 1.33 to 1.39 times faster at width 8, 1.47 to 1.49 at width 16 and 1.8 at width 64.
+Measured against the direct convolution of `deep.engines.simd.kernels`, both in turns in one process,
+on a processor with AVX-512 under heavy load by others, one thread, float32, processor time of one
+node's local steps. Least times: 1.26, 1.29, 1.33 and 1.39 times faster at width 8 (four runs), 1.47
+and 1.49 at width 16, 1.8 at width 64 (one run); ratios of medians: 1.22 to 1.28, 1.45 to 1.47, 2.0.
 """
 
 from __future__ import annotations
