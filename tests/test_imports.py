@@ -13,7 +13,13 @@ MAY: dict[str, set[str]] = {
     "theory.support": set(),
     "theory.problems": {"theory.support"},
     "theory.simulation": {"theory.support", "theory.problems"},
-    "theory.theorems": {"theory.support", "theory.problems", "theory.simulation"},
+    "theory.proofs": {"theory.support"},
+    "theory.theorems": {
+        "theory.support",
+        "theory.problems",
+        "theory.simulation",
+        "theory.proofs",
+    },
     "theory.verification": {
         "theory.support",
         "theory.problems",
@@ -69,6 +75,15 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
     if own in MAY:
         assert found <= MAY[own], f"{own} may not import {found - MAY[own]}"
     assert not found & {"figures", "benchmarks", "tests"}
+
+
+def test_an_import_upwards_would_be_seen(tmp_path: Path) -> None:
+    source = tmp_path / "below.py"
+    source.write_text(
+        "def f():\n    from theory import figures, verification\n    import deep.engines\n"
+    )
+    assert {layer(name) for name in imported(source)} == {"theory", "theory.verification", "deep"}
+    assert not {"theory.verification", "deep"} <= MAY["theory.problems"]
 
 
 def test_the_layers_are_there() -> None:

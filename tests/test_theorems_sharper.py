@@ -17,6 +17,7 @@ from theory.problems.generators import (
     separable_logistic,
     sigmoid_regression,
 )
+from theory.problems.losses import SIGMOID_REGRESSION
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
@@ -34,6 +35,8 @@ from theory.theorems import (
     t5_separable,
     t6_nonconvex,
 )
+from theory.theorems.base import BestAtRounds, Metric
+from theory.verification.check import HOLDS, verify
 
 SEEDS = st.integers(0, 10_000)
 ROUNDING = 1 + 1e-9
@@ -280,6 +283,20 @@ def test_s6_at_a_comparator_is_its_formula_minimised_by_brute_force() -> None:
 # ---- S7, S8 --------------------------------------------------------------------------------------
 
 
+def test_s8_is_the_largest_curvature_over_all_targets() -> None:
+    assert SIGMOID_REGRESSION.curvature == pytest.approx(0.0770, abs=5e-5)
+    z, t = np.linspace(-12, 12, 4801), np.linspace(-40, 40, 161)[:, None]
+    step = 1e-4
+    above = SIGMOID_REGRESSION.derivative(z + step, t + 0 * z)
+    below = SIGMOID_REGRESSION.derivative(z - step, t + 0 * z)
+    largest = np.abs(above - below).max() / (2 * step)
+    # Differences of the slope: at most the bound, and within a thousandth of it at targets near 0 or 1.
+    bound = SIGMOID_REGRESSION.curvature
+    assert 0.999 * bound <= largest <= bound * (1 + 1e-6)
+    # Half of what |s'| <= 1/4, |s''| <= 1/(6 sqrt 3) and a residual of at most 1 give.
+    assert bound < 0.5 * (1 / 16 + 1 / (6 * np.sqrt(3)))
+
+
 def test_s7_has_the_constants_of_the_notes() -> None:
     assert t6_nonconvex.sharp_bound(f0=1, eta=1, T=1, x=0.1) == pytest.approx(2.66, abs=0.005)
     # x = 1/7: f0/(eta T) times it, eta = x/(rho K L), is 23 rho K L f0/T, and no x does much better.
@@ -376,3 +393,43 @@ def test_a_sharper_bound_is_never_above_the_plain_one(variant: Theorem) -> None:
             assert below <= above * ROUNDING or variant.name == "T2/S2"
             compared += 1
     assert compared
+
+
+@pytest.mark.parametrize("name", ["T1/S1", "T2/S2", "T2/S3", "T2/S3'", "T3/S1", "T4'/S4", "T0/S1"])
+def test_a_sharper_variant_is_verified_as_a_theorem_is(name: str) -> None:
+    (variant,) = [t for t in SHARPER if t.name == name]
+    problem = least_squares(
+        n_nodes=2, samples_per_node=6, dimension=20, rank=4, heterogeneity="iid"
+    )
+    check = verify(variant, problem, local_steps=3, rounds=8, gradient="full", engine="numpy")
+    assert check.verdict == HOLDS and check.ratio >= 1
+
+
+def test_the_best_of_the_rounds_counts_the_last_model() -> None:
+    best = BestAtRounds()
+    problem = instance_0("T1", 1).problem
+    run = run_local_sgd(
+        problem, step_size=0.5, local_steps=2, rounds=3, gradient="full", averages=best.averages
+    )
+    assert best.read(run)[0] == run.history["global_loss"][0, 0, -1] < run.best_sync_loss[0, 0, -1]
+    assert str(best) == "best sync_loss" and best != Metric("sync_loss")
+
+
+def test_t0_knows_the_bound_of_a_path_of_its_own() -> None:
+    (t0,) = [t for t in THEOREMS if t.name == "T0"]
+    problem = realizable_logistic(n_nodes=3, samples_per_node=5, dimension=24, rank=8)
+    setting = Setting(step_size=1.7 / problem.smoothness, local_steps=4, rounds=6)
+    for order in ("uniform", "reshuffled"):
+        run = run_local_sgd(
+            problem,
+            step_size=setting.step_size,
+            local_steps=4,
+            rounds=6,
+            seeds=20,
+            order=order,
+            averages=t0.metric.averages,
+        )
+        assert t0.path_bound is not None
+        own, common = t0.path_bound(problem, setting, run), t0.bound(problem, setting, 24)
+        assert own.shape == (20,) and (own < common).all()
+        assert (t0.metric.read(run) <= own * ROUNDING).all()

@@ -6,6 +6,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from theory.theorems import THEOREMS, assumptions, find_theorems
@@ -15,36 +16,31 @@ WIDTH = 80
 INDENT = "  "
 
 
-def explain(name: str) -> str:
+def explain(name: str, *, algebra: bool = True) -> str:
     """Statement, assumptions, proof, bound, instances, sharper variants and references of a theorem.
 
     Args:
         name: a theorem ("T2", "T4'"), a sharper variant ("T2/S3"), or "lemmas" for the notation and
             Lemmas 1 and 2.
+        algebra: also check the algebra of its proofs symbolically, and say what came out: seconds.
 
     Raises:
         UserError: an unknown name.
     """
     if name.lower() == "lemmas":
         return _fitted(inspect.getdoc(assumptions) or "")
-    return "\n\n".join(explain_theorem(theorem) for theorem in _once_a_file(name))
+    # "T4" names T4 and T4' both, which share a file: the first is enough.
+    return explain_theorem(find_theorems([name])[0], algebra=algebra)
 
 
-def _once_a_file(name: str) -> list[Theorem]:
-    """The theorems named; of T4 and T4', whose file holds both, only the first unless asked for."""
-    found = find_theorems([name])
-    exact = [t for t in found if t.name == name.upper()]
-    return exact[:1] or found[:1]
-
-
-def explain_theorem(theorem: Theorem) -> str:
+def explain_theorem(theorem: Theorem, *, algebra: bool = True) -> str:
     """As :func:`explain`, for a theorem that is in no list."""
     if "/" in theorem.name:
         return _fitted("\n".join(_variant(theorem)))
-    return _fitted("\n".join(_theorem(theorem)))
+    return _fitted("\n".join(_theorem(theorem, algebra)))
 
 
-def _theorem(theorem: Theorem) -> Iterator[str]:
+def _theorem(theorem: Theorem, algebra: bool) -> Iterator[str]:
     module = sys.modules[theorem.module]
     lead, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
     statement, _, proof = rest.partition("Proof\n-----\n")
@@ -60,6 +56,8 @@ def _theorem(theorem: Theorem) -> Iterator[str]:
         yield from _section("Instance", _doc(maker))
     for variant in theorem.sharper:
         yield from ("", *_variant(variant))
+    if algebra:
+        yield from _section("Algebra of these proofs", _algebra(theorem.name))
     yield from _section("References", getattr(module, "REFERENCES", ""))
 
 
@@ -77,6 +75,14 @@ def _variant(theorem: Theorem) -> Iterator[str]:
 def _section(title: str, text: str) -> Iterator[str]:
     if text.strip():
         yield from ("", title, "-" * len(title), text.strip("\n"))
+
+
+@lru_cache
+def _algebra(name: str) -> str:
+    # Imported here: a plain import of the theorems need not wait for sympy.
+    from theory.proofs import find_proofs
+
+    return "\n".join(proof.text() for proof in find_proofs(name))
 
 
 def _hypotheses(theorem: Theorem) -> str:
