@@ -433,3 +433,36 @@ def test_t0_knows_the_bound_of_a_path_of_its_own() -> None:
         own, common = t0.path_bound(problem, setting, run), t0.bound(problem, setting, 24)
         assert own.shape == (20,) and (own < common).all()
         assert (t0.metric.read(run) <= own * ROUNDING).all()
+
+
+@given(seed=SEEDS, mixing=st.sampled_from(["doubly stochastic", "weights"]))
+def test_t0_holds_for_mixing_and_for_unequal_weights_that_the_means_share(
+    seed: int, mixing: str
+) -> None:
+    random = np.random.default_rng(seed)
+    n, step = 3, float(random.uniform(0.1, 1.9))
+    nodes = nodes_of(random, n, 2)
+    weights = np.full(n, 1 / n) if mixing == "doubly stochastic" else random.dirichlet(np.ones(n))
+    matrix = np.tile(weights, (n, 1))
+    if mixing == "doubly stochastic":
+        matrix = np.mean([np.eye(n)[random.permutation(n)] for _ in range(3)], axis=0)
+    models = np.tile(random.standard_normal(2), (n, 1))
+    square, total = float(models[0] @ models[0]), 0.0
+    for t in range(12):
+        for i in range(n):
+            total += weights[i] * loops.loss(nodes[i][0], models[i])
+            models[i] -= step * loops.gradient(nodes[i][0], models[i])
+        if t % 3 == 2:
+            models = matrix @ models
+    left = float(weights @ (models**2).sum(axis=1))
+    assert total <= (square - left) / (2 * min(1, 2 - step) * step) * ROUNDING
+
+
+def test_t0_is_false_for_unequal_weights_with_plain_means() -> None:
+    flat = (np.zeros(1), np.ones((1, 1)), np.array([np.inf]))
+    round_one = (np.ones(1), np.ones((1, 1)), np.array([np.inf]))
+    x, total = np.ones(1), 0.0
+    for _ in range(10):
+        total += 0.5 * (loops.loss(flat, x) + loops.loss(round_one, x))
+        # K = 1, weights (1, 0): the average is node 1's model, which has not moved.
+    assert total == 2.5 > t1_local_losses.bound(L=1.0, D=1.0, eta=1.0, T=1)

@@ -5,8 +5,8 @@ Statement
 Let l_i^t be the loss, at x_i^t, of the very batch that node i uses at
 iteration t (0 at iterations at which it waits). Then with probability one,
 for any order of the samples (with or without replacement, reshuffled,
-adversarial), any K_i <= K and any averaging by convex weights, doubly
-stochastic mixing included,
+adversarial), any K_i <= K, and the plain mean or any doubly stochastic mixing
+in its place,
     (1/T) sum_{t<T} (1/n) sum_i l_i^t
         <= (D - (1/n) sum_i ||x_i^T - x*||^2) / (2 phi eta T),
 phi = min(1, 2 - eta L). No expectation is taken, so a check on a path has no
@@ -22,12 +22,16 @@ Proof
 T0. Lemma 1 holds for the batch's mean loss, which is convex, L-smooth and 0
 at x*: node i's step lowers ||x_i - x*||^2 by at least 2 eta phi l_i^t. The
 mean over nodes of ||x_i - x*||^2 falls by at least the mean of that, and
-averaging does not raise it (Jensen). Sum over t: the sum of the means of
+averaging does not raise it (Jensen; for x_i <- sum_j W_ij x_j the columns of W
+must sum to 1, too). Sum over t: the sum of the means of
 2 eta phi l_i^t is at most D minus the mean squared distance at T. QED
 T0'. T5/S6's one-step inequality (t5_separable.py) holds for the batch's mean
 loss, with the comparator's loss on that batch, which is at most log(1 +
 exp(-gamma s)) for every batch: each of its margins at u is at least gamma s.
 Telescope as before. QED
+Unequal weights w_i in the average need the same weights in the means over
+nodes, and give the same bound with them. Without them it is false: n = 2,
+f_1 = 0 and w = (1, 0) put node 2 back to x_0 after every round.
 With an outer step (Lemma 2) a round lowers ||xbar - x*||^2 by at least
 2 beta eta phi S for every beta <= P/Q, so the sum of the batch losses is at
 most D/(2 eta phi beta) for a fixed beta <= 1, and D/(2 eta phi) for the
@@ -159,7 +163,7 @@ T0_SEPARABLE = Theorem(
 
 REFERENCES = """
 The every-path form is this project's reading of its own T1. For one node it is
-the online-to-batch view of gradient descent on non-negative smooth losses:
-N. Srebro, K. Sridharan, A. Tewari, "Smoothness, low noise and fast rates"
-(NeurIPS 2010).
+a regret bound of gradient descent on smooth non-negative losses that share a
+minimiser; such bounds are due to N. Srebro, K. Sridharan, A. Tewari,
+"Smoothness, low noise and fast rates" (NeurIPS 2010).
 """

@@ -11,8 +11,7 @@ Proof
 In the proof of T1, sum over t < T of (1/n) sum_i E f_i(x_i^t) is at most
 D/(2 phi eta). Every term is at least 0; keep those with t = rK. There all
 nodes hold xbar_r, so (1/n) sum_i f_i(x_i^t) = f(xbar_r). QED
-Clients and outer steps as in T1: every client's first step is taken at xbar_r,
-where a client drawn uniformly has f(xbar_r) as its expected loss.
+Clients and outer steps as in T1: every client's first step is at xbar_r.
 """
 
 from __future__ import annotations
@@ -106,7 +105,8 @@ def instance_1(
     step_factor/L. Averaging undoes most of what the nodes have done.
         f(xbar_R) = (L/2) s (1 - q s)^{2R},  q = 1 - (1 - eta L)^K,
     at least L D/(2e (2R + 1)) at s = 1/(2R + 1): T2 over it tends to 2e at
-    eta = 1/L, for the last, the best and the averaged model.
+    eta = 1/L. The second coordinate only falls, so the best and the averaged
+    model are no better than the last.
 
     Proof. K steps multiply the part of x along a_i by (1 - eta L)^K and keep
     the rest: x - q a_i a_i'x. The mean of the a_i a_i' is diag(1 - s, s), so a
