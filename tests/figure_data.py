@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from figures.analysis.sources import ROOT
+from figures.analysis.places import ROOT
 from figures.drawing.worst_cases import WORST_CASE_PATH
 from theory.support.files import write_json
 from theory.support.provenance import provenance
