@@ -58,14 +58,14 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
         "Orders, tightness, communication",
         "Families of instances show that neither the order nor the constant of a bound can be improved "
         "by much.",
-        ("tightness", "rounds-to-eps", "baselines"),
+        ("bend", "tightness", "rounds-to-eps", "baselines"),
         ("tightness", "orders", "communication"),
     ),
     ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
     ("Where the numbers come from", "", (), ("files",)),
 )
 #: The figures kept in the repository for the README.
-GALLERY = ("loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
+GALLERY = ("bend", "loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
