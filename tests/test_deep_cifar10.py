@@ -7,6 +7,7 @@ import stat
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,11 +108,12 @@ def test_cache_is_used_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert stat.S_IMODE(cache.stat().st_mode) & 0o044
     decoded: list[int] = []
     genuine = cifar10._decode
-    monkeypatch.setattr(
-        cifar10,
-        "_decode",
-        lambda files, progress: (decoded.append(len(files)), genuine(files, progress))[1],
-    )
+
+    def decode(files: Any, progress: Any) -> Any:
+        decoded.append(len(files))
+        return genuine(files, progress)
+
+    monkeypatch.setattr(cifar10, "_decode", decode)
     assert load_images(folder, cache=place).fingerprint == first.fingerprint and not decoded
     # A flipped byte of the pixels, a torn file, and a changed image each cost a decoding.
     damaged = bytearray(cache.read_bytes())

@@ -60,6 +60,7 @@ def test_the_sharper_t2_is_exact_at_one_over_l_and_for_one_round() -> None:
 def test_t1_above_one_over_l_is_exact_and_proved(step_size: float, total: int) -> None:
     cell = Schedule(total, 1, step_size, "average_local")
     proved = sharper_bound(cell)
+    assert proved is not None
     assert proved == (pytest.approx(instance(cell)[0], rel=1e-12), "proved")
     assert worst_case(cell).value == pytest.approx(proved[0], abs=1e-7)
 
