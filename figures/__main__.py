@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -125,5 +125,10 @@ def _short(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command, as a console script."""
     cli.run(app, "python -m figures")
+
+
+if __name__ == "__main__":
+    script()
