@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMPS = $(VENV)/.stamps
 
-.PHONY: verify test lint figures worst-case clean
+.PHONY: verify test lint figures worst-case certify clean
 .DELETE_ON_ERROR:
 
 # The core environment is enough for the rate checks; the tests need the extras too.
@@ -33,6 +33,9 @@ figures: $(STAMPS)/test
 
 worst-case: $(STAMPS)/test
 	$(BIN)/python -m theory.worst_case
+
+certify:
+	python3 theory/worst_case/verify.py theory/results/certificates/*.jsonl
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -3,8 +3,8 @@
     python benchmarks/deep_gpu.py --data data --minutes 9.5
 
 First the ways to train n models at once are timed against the loop engine, each checked against
-it, and the fastest is picked; then the paper's runs follow with it, one after another. Everything
-is kept under --out: the same command continues there, also in another call or on another day.
+it, and the fastest is picked; then the paper's runs follow with it, as a campaign (`deep.campaign`).
+Everything is kept under --out: the same command continues there, also in another call or on another day.
 With --device cpu and a small --width the same code runs where there is no GPU.
 """
 
@@ -24,31 +24,34 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deep.data.cifar10 import Images, load_images
-from deep.data.partition import balanced_subset, draw_batches, partition
+from deep.campaign import work_off
+from deep.campaign_file import Entry
+from deep.data.cifar10 import Images
+from deep.data.partition import draw_batches, partition
+from deep.display import Display
 from deep.engines.base import Engine
 from deep.engines.make import find_device, make_engine
-from deep.local_sgd import Config, run
+from deep.experiment import Machine, load_data
+from deep.plan import PRESETS, plan
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
+from deep.run_folder import read_summary
 from theory.support.command import run_command
 from theory.support.errors import UserError
 from theory.support.files import write_atomically
 
-#: The runs in the order in which they are wanted: (regime, K).
+#: The paper's runs to a loss of 1e-4, in the order in which they are wanted: (regime, shards a node, K).
 RUNS = (
-    ("iid", 20),
-    ("iid", 5),
-    ("pathological", 20),
-    ("pathological", 5),
-    ("pathological", 1),
-    ("mixed", 20),
-    ("mixed", 5),
-    ("mixed", 1),
+    ("iid", 1, 20),
+    ("iid", 1, 5),
+    ("shards", 1, 20),
+    ("shards", 1, 5),
+    ("shards", 1, 1),
+    ("shards", 2, 20),
+    ("shards", 2, 5),
+    ("shards", 2, 1),
 )
-#: Experiment 2 of the paper: step size, limit of rounds, training loss to reach.
-STEP_SIZE, ROUNDS, TARGET_LOSS = 0.075, 1_000_000, 1e-4
-PAPER_WIDTH = 64
+PAPER_WIDTH, STEP_SIZE = PRESETS["paper"]["width"], PRESETS["paper"]["to-loss"]["step_size"]
 #: Largest distance from the loop engine in float32, as a share of the round's movement, at which
 #: a variant counts as right: tf32 convolutions, or the eight bits of bf16.
 TOLERANCE = {"float32": 0.05, "bf16": 0.5}
@@ -264,15 +267,10 @@ def _stored(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def fastest(rows: list[dict[str, Any]], begun: Path | None = None) -> Variant:
-    """The fastest variant that is right.
-
-    A run that is ``begun`` in a folder keeps its engine and precision, which decide its numbers.
-    """
+def fastest(rows: list[dict[str, Any]], kept: Variant | None = None) -> Variant:
+    """The fastest variant that is right, among those with the engine and precision of ``kept``."""
     usable = [row for row in rows if row.get("right") and row["engine"] != "loop"]
-    if begun is not None and (begun / "config.json").exists():
-        config = json.loads((begun / "config.json").read_text())["config"]
-        kept = Variant(config["engine"], config["precision"])
+    if kept is not None:
         usable = [
             row
             for row in usable
@@ -286,55 +284,22 @@ def fastest(rows: list[dict[str, Any]], begun: Path | None = None) -> Variant:
     return Variant(**{name: best[name] for name in Variant.__dataclass_fields__})
 
 
-def train(
-    scale: Scale,
-    variant: Variant,
-    regime: str,
-    local_steps: int,
-    rounds: int,
-    similarity: float,
-    subset: int | None,
-    label: str,
-    out: Path,
-    results: Path,
-    head: dict[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    """One run, or its continuation, for so many seconds; its summary."""
-    config = Config(
-        regime=regime,
-        local_steps=local_steps,
-        rounds=rounds,
-        target_loss=TARGET_LOSS,
-        step_size=STEP_SIZE,
-        n_nodes=scale.n_nodes,
-        batch_size=scale.batch_size,
-        similarity=similarity,
-        width=scale.architecture.width,
-        subset=subset,
-        seed=scale.seed,
-        engine=variant.engine,
-        precision=variant.precision,
-        data_name=scale.data.name,
-        data_fingerprint=scale.data.fingerprint,
-    )
-    shards = partition(scale.data.labels, scale.n_nodes, regime, similarity, scale.seed)
-    engine = scale.engine(variant, STEP_SIZE)
-    try:
-        summary = run(
-            config,
-            engine,
-            shards,
-            initial_parameters(scale.architecture, scale.seed),
-            out / label,
-            checkpoint_minutes=2.0,
-            provenance=head,
-            seconds=seconds,
-        )
-    finally:
-        engine.close()
-    report.write_result(results / f"{label}.json", head, out / label)
-    return summary
+def begun(out: Path) -> Variant | None:
+    """Engine and precision of the runs that are begun under ``out``: they decide their numbers."""
+    for path in sorted(out.glob("*/config.json")):
+        config = json.loads(path.read_text())["config"]
+        return Variant(config["engine"], config["precision"])
+    return None
+
+
+def queue(variant: Variant, options: dict[str, Any]) -> list[Entry]:
+    """The paper's runs with a variant, at a scale that options may reduce."""
+    entries = []
+    for regime, shards, local_steps in RUNS:
+        one = {"regime": regime, "shards_per_node": shards, "local_steps": local_steps}
+        chosen = {"engine": variant.engine, "precision": variant.precision}
+        entries += [Entry(r, None) for r in plan("paper", "to-loss", {**one, **options, **chosen})]
+    return entries
 
 
 def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Console) -> None:
@@ -372,6 +337,7 @@ def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Conso
 def reproduce(
     data: Annotated[Path, typer.Option(help="As for python -m deep.reproduce.")] = Path("data"),
     data_name: Annotated[str | None, typer.Option(help="Name of the data in the results.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="As for python -m deep.reproduce.")] = None,
     device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
     minutes: Annotated[float, typer.Option(min=0, help="Time for this call.")] = 9.5,
     out: Annotated[Path, typer.Option(help="Run folders; kept between calls.")] = Path("runs/gpu"),
@@ -382,8 +348,7 @@ def reproduce(
     subset: Annotated[int, typer.Option(min=0, help="Images to train on; 0 for all.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, help="n, number of nodes.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a node and step.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Limit of rounds of a run.")] = ROUNDS,
-    similarity: Annotated[float, typer.Option(help="Of the mixed regime.")] = 0.5,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Limit of rounds of a run.")] = None,
     timed_steps: Annotated[int, typer.Option(min=1, help="K of the timed rounds.")] = 10,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds a variant.")] = 10,
     compiled: Annotated[
@@ -392,19 +357,29 @@ def reproduce(
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
 ) -> None:
     """Time the engines, pick the fastest, and run the paper's experiment as far as time allows."""
-    began = time.perf_counter()
-    deadline = began + 60 * minutes
+    deadline = time.perf_counter() + 60 * minutes
     console = Console(width=110)
     place = find_device(device)
     for folder in (out, results):
         report.make_folder(folder)
-    images = load_images(data, name=data_name)
-    images = images.take(balanced_subset(images.labels, subset or None, seed))
+    options = {
+        "width": width,
+        "subset": subset,
+        "nodes": nodes,
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "seed": seed,
+    }
+    trial = queue(LOOP, options)
+    loaded = load_data(data, name=data_name, cache=cache)
+    for entry in trial:
+        loaded.shards(entry.run.config)
+    images, _ = loaded.chosen(trial[0].run.config)
     architecture = Architecture(
         width, images.images.shape[2], max(10, int(images.labels.max()) + 1)
     )
     scale = Scale(images, architecture, nodes, batch_size, device, seed)
-    head = report.provenance(report.command_line(), images.name)
+    head = report.provenance(images.name)
     cuda = place.type == "cuda"
     wanted = variants(cuda, compiled)
     stored = time_variants(
@@ -422,45 +397,32 @@ def reproduce(
         # The runs wait for the choice of their engine: it decides their numbers.
         show(stored, {}, console)
         return
-    chosen = fastest(stored["rows"])
+    chosen = fastest(stored["rows"], begun(out))
     console.print(f"fastest: {chosen.name}", highlight=False)
     paper = (width, subset, nodes, batch_size) == (PAPER_WIDTH, 0, 20, 8)
-    name = "paper" if paper else "trial"
     write_atomically(
-        results / f"{name}_engines.json",
+        results / f"{'paper' if paper else 'trial'}_engines.json",
         json.dumps({**stored, "fastest": chosen.name, "goals": GOALS}, indent=1).encode() + b"\n",
     )
-    runs: dict[str, dict[str, Any]] = {}
-    for regime, local_steps in RUNS:
-        label = f"{name}_to-loss_{regime}_K{local_steps:02d}"
-        finished = _finished(out / label)
-        left = deadline - time.perf_counter()
-        if finished is None and left <= 0:
-            break
-        runs[label] = finished or train(
-            scale,
-            fastest(stored["rows"], out / label),
-            regime,
-            local_steps,
-            rounds,
-            similarity,
-            subset or None,
-            label,
-            out,
-            results,
-            head,
-            left,
+    entries = queue(chosen, options)
+    with Display(quiet=False) as display:
+        work_off(
+            entries,
+            loaded,
+            Machine(
+                device,
+                compile_model=chosen.compiled,
+                cuda_graphs=chosen.cuda_graphs,
+                channels_last=chosen.channels_last,
+            ),
+            display,
+            head=head,
+            runs_folder=out,
+            results=results,
+            seconds=deadline - time.perf_counter(),
         )
-    show(stored, runs, console)
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """The summary of a run that needs no more time."""
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if summary["status"] == "unfinished" else summary
+    found = {entry.run.label: read_summary(out / entry.run.label) for entry in entries}
+    show(stored, {label: summary for label, summary in found.items() if summary}, console)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -212,7 +212,7 @@ def compare(
             f"{goal['goal']}: {'met' if goal['met'] else 'missed'}"
         )
     if json_file:
-        head = report.provenance(report.command_line(), "random images")
+        head = report.provenance("random images")
         content = {
             **head,
             "n_nodes": nodes,

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from deep.config import OPEN_ENDED
 from theory.support.errors import UserError
 from theory.support.files import write_atomically
 
-VERSION = 1
+VERSION = 2
 CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"
+_NAMES = (f"{CURRENT}.next", CURRENT, PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,6 @@ class Checkpoint:
     metrics: list[dict[str, Any]]
     seconds: float
     evaluation_seconds: float
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a process killed in the middle of `write_atomically` left in ``folder``."""
-    for partial in folder.glob(".*.part"):
-        with suppress(OSError):
-            partial.unlink()
 
 
 def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> None:
@@ -100,7 +95,7 @@ def load_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint | None:
     Raises `UserError` that names the difference when the folder belongs to another configuration.
     """
     check_same_config(folder, config)
-    for name in (f"{CURRENT}.next", CURRENT, PREVIOUS):
+    for name in _NAMES:
         found = _read(folder / name)
         if found is not None:
             _refuse_difference(folder, found[0], config)
@@ -108,20 +103,46 @@ def load_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint | None:
     return None
 
 
+def set_aside_damaged(folder: Path) -> Path | None:
+    """Where checkpoints exist and none is readable, move them and the metrics away; where to."""
+    present = [folder / name for name in _NAMES if (folder / name).exists()]
+    if not present or any(_read(path) is not None for path in present):
+        return None
+    number = 1
+    while (aside := folder / f"damaged-{number}").exists():
+        number += 1
+    try:
+        aside.mkdir()
+        for path in (*present, folder / "metrics.jsonl", folder / "summary.json"):
+            if path.exists():
+                os.replace(path, aside / path.name)
+    except OSError as error:
+        raise UserError(
+            f"cannot move the damaged files in {folder}: {error.strerror or error}"
+        ) from error
+    return aside
+
+
 def check_same_config(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a folder whose config.json differs from ``config``, naming what differs."""
+    """Refuse a folder whose config.json is damaged or differs from ``config``, naming what differs."""
     path = folder / "config.json"
     if not path.exists():
         return
     try:
         stored = json.loads(path.read_text())["config"]
-    except (ValueError, KeyError, TypeError):
-        return
-    _refuse_difference(folder, stored, config)
+        keys = stored.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged: restore it, or remove that folder, or choose another --out"
+        ) from error
+    if keys:
+        _refuse_difference(folder, stored, config)
 
 
 def _refuse_difference(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    keys = [k for k in {**stored, **wanted} if stored.get(k) != wanted.get(k)]
+    keys = [
+        k for k in {**stored, **wanted} if k not in OPEN_ENDED and stored.get(k) != wanted.get(k)
+    ]
     if keys:
         named = ", ".join(f"{k} was {stored.get(k)!r}, now {wanted.get(k)!r}" for k in keys)
         raise UserError(

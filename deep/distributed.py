@@ -30,9 +30,9 @@ class Communicator:
         """The nodes that this process runs."""
         return list(range(self.rank, n_nodes, self.size))
 
-    def agree(self, flag: bool) -> bool:
-        """True everywhere when true on rank 0."""
-        return flag
+    def number(self, value: int) -> int:
+        """Rank 0's ``value``, everywhere."""
+        return value
 
     def share(self, value: Any) -> Any:
         """Rank 0's ``value``, everywhere."""
@@ -58,10 +58,10 @@ class Torchrun(Communicator):
     def sum_(self, tensor: Tensor) -> None:
         dist.all_reduce(tensor)
 
-    def agree(self, flag: bool) -> bool:
-        word = torch.tensor(int(flag), device=self.device)
+    def number(self, value: int) -> int:
+        word = torch.tensor(value, device=self.device)
         dist.broadcast(word, 0)
-        return bool(word.item())
+        return int(word.item())
 
     def share(self, value: Any) -> Any:
         box = [value]

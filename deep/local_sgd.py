@@ -8,77 +8,38 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deep.checkpoint import (
-    Checkpoint,
-    append_line,
-    load_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-    write_atomically,
-)
+from deep import run_folder
+from deep.checkpoint import Checkpoint, append_line, save_checkpoint
+from deep.config import Config
+from deep.data.cifar10 import Images
 from deep.data.partition import draw_batches
-from deep.distributed import Communicator
-from deep.engines.base import Engine
+from deep.engines.base import Engine, RoundStatistics
+from deep.participants import draw_participants
+from deep.schedule import (
+    Row,
+    evaluation_is_due,
+    images_a_round,
+    rounds_to_go,
+    status_after,
+    test_is_due,
+    without_the_end,
+)
+from deep.stopping import Stopped, stop_requests
 from theory.support.errors import UserError
 
-#: Share of a run's arithmetic that evaluation may take, and the cost of a forward pass in
-#: units of a training pass (forward, and a backward twice as dear).
-EVALUATION_SHARE, FORWARD_COST = 0.10, 1.0 / 3.0
-#: Consecutive evaluations are at least this factor apart, so a long run has few of them.
-SPACING = 1.002
-#: A loss above this multiple of the loss of guessing, ln(classes), counts as diverged.
-DIVERGED = 100.0
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides the numbers of a run; two equal configurations may be resumed.
-
-    ``target_loss`` 0 means: run all ``rounds``. ``subset`` None means all images.
-    """
-
-    regime: str
-    local_steps: int
-    rounds: int
-    target_loss: float
-    step_size: float
-    n_nodes: int
-    batch_size: int
-    similarity: float
-    width: int
-    subset: int | None
-    seed: int
-    engine: str
-    precision: str
-    data_name: str
-    data_fingerprint: str
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("local_steps", 1),
-            ("rounds", 1),
-            ("batch_size", 1),
-            ("n_nodes", 1),
-            ("width", 1),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be at least {least}, "
-                    f"got {getattr(self, name)}"
-                )
-        if not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise UserError(f"--step-size must be positive and finite, got {self.step_size}")
-        if not (math.isfinite(self.target_loss) and self.target_loss >= 0):
-            raise UserError(f"--target-loss must be at least 0, got {self.target_loss}")
+#: The first checkpoint of a process comes at the latest after so many seconds.
+FIRST_CHECKPOINT = 60.0
+_GO_ON, _SAVE, _OUT_OF_TIME, _STOP = range(4)
 
 
 @dataclass(frozen=True)
@@ -104,32 +65,8 @@ class _Clock:
         return self.before + time.perf_counter() - self.started
 
 
-def evaluation_is_due(config: Config, n_images: int, done: int, last: int, round_: int) -> bool:
-    """Whether to evaluate after ``round_`` rounds, when ``done`` are done, the last at ``last``.
-
-    Counts images, not seconds, so that a resumed run evaluates at the same rounds.
-    """
-    if round_ >= config.rounds:
-        return True
-    trained = round_ * config.n_nodes * config.local_steps * config.batch_size
-    spent = (done + 1) * n_images * FORWARD_COST
-    return spent <= EVALUATION_SHARE * trained and round_ >= last * SPACING
-
-
-def rounds_to_go(config: Config, metrics: list[dict[str, Any]]) -> float:
-    """Rounds left: to the limit, or to the target if loss ~ C / round^p goes on as of late."""
-    last = metrics[-1]
-    limit = config.rounds - last["round"]
-    if config.target_loss <= 0 or last["round"] < 10 or not last["train_loss"] > 0:
-        return limit
-    earlier = next(row for row in metrics if row["round"] >= last["round"] / 2)
-    if earlier["round"] == last["round"] or last["train_loss"] >= earlier["train_loss"]:
-        return limit
-    power = math.log(earlier["train_loss"] / last["train_loss"]) / math.log(
-        last["round"] / max(earlier["round"], 1)
-    )
-    ratio = math.log(last["train_loss"] / config.target_loss) / power
-    return min(limit, last["round"] * math.expm1(min(ratio, 50.0))) if ratio > 0 else 0.0
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def run(
@@ -139,157 +76,202 @@ def run(
     start: np.ndarray,
     folder: Path,
     *,
+    test: Images | None = None,
     checkpoint_minutes: float = 5.0,
     provenance: dict[str, Any] | None = None,
     report: Callable[[Snapshot], None] | None = None,
-    observe: Callable[[dict[str, Any]], None] | None = None,
+    observe: Callable[[Row], None] | None = None,
+    warn: Callable[[str], None] = _to_stderr,
     seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Run Local SGD as ``config`` says, or continue what ``folder`` holds; return the summary.
 
-    ``shards``: the images of each node; ``start`` [P]: the initial model. ``report`` hears of every
-    round, ``observe`` of every row of metrics. After ``seconds`` the run is saved with the status
-    ``unfinished``, and the next call goes on from there. Raises `UserError` when the folder belongs to
-    another configuration or cannot be written.
+    ``shards``: the images of each node; ``start`` [P]: the initial model; ``test``: images on which to
+    measure now and then. ``report`` hears of every round, ``observe`` of every row of metrics, ``warn`` of
+    what a user should know. After ``seconds`` the run is saved with the status ``unfinished``, and the next
+    call goes on from there; a run that had ended goes on when ``config`` wants more rounds or a smaller
+    loss. Raises `UserError` when the folder belongs to another configuration, went further than this one
+    wants, is in use or cannot be written; `Stopped` after Ctrl-C or SIGTERM.
     """
     communicator = engine.communicator
     writer = communicator.rank == 0
     identity = asdict(config)
-    state = _open(folder, config, identity, provenance, communicator, writer)
-    clock = _Clock(
-        state.seconds if state else 0.0,
-        state.evaluation_seconds if state else 0.0,
-        time.perf_counter(),
-    )
-    metrics = state.metrics if state else []
-    engine.set_model(state.model if state else start)
-    round_ = state.round if state else 0
-    nodes = communicator.nodes(config.n_nodes)
-    per_round = config.n_nodes * config.local_steps * config.batch_size
-    saved, mark = time.perf_counter(), (time.perf_counter(), round_)
-    deadline = saved + seconds
-    rate = left = 0.0
-
-    if not metrics:
-        metrics.append(_row(config, 0, engine.mean_loss(), None, None, clock.seconds(), 0.0))
+    with (
+        run_folder.hold(folder, identity) if writer else nullcontext(),
+        stop_requests() as request,
+    ):
+        classes, n_test = engine.architecture.classes, len(test) if test else 0
+        # Rank 0 alone reads: on another machine the folder may not exist, or hold an older round.
+        state: Checkpoint | None = None
         if writer:
-            _rewrite_metrics(folder, metrics)
-    status = _status(config, metrics[-1], engine)
-    while status is None:
-        round_ += 1
-        due = evaluation_is_due(
-            config, len(engine.data), len(metrics) - 1, metrics[-1]["round"], round_
+            state = run_folder.checkpoint_of(folder, identity, warn)
+            if state is not None:
+                state = _continued(config, folder, state, len(engine.data), n_test, classes)
+            run_folder.begin(folder, identity, provenance, state.metrics if state else [])
+        state = communicator.share(state)
+        clock = _Clock(
+            state.seconds if state else 0.0,
+            state.evaluation_seconds if state else 0.0,
+            time.perf_counter(),
         )
-        batches = draw_batches(
-            shards,
-            nodes,
-            (round_ - 1) * config.local_steps,
-            config.local_steps,
-            config.batch_size,
-            config.seed,
-        )
-        statistics = engine.round(batches, measure=due)
-        if due:
-            assert statistics is not None
+        metrics = state.metrics if state else []
+        engine.set_model(state.model if state else start)
+        engine.set_shards(shards)
+        round_ = state.round if state else 0
+        if not metrics:
+            metrics.append(_row(config, engine, 0, None, clock, 0.0))
+            if writer:
+                append_line(folder / "metrics.jsonl", json.dumps(metrics[0]))
+        nodes = communicator.nodes(config.n_nodes)
+        per_round = images_a_round(config)
+        saved = first = time.perf_counter()
+        mark = (first, round_)
+        wait = min(60.0 * checkpoint_minutes, FIRST_CHECKPOINT)
+        rate = left = 0.0
+        status = status_after(config, metrics[-1], classes)
+        while status is None:
+            round_ += 1
+            last = metrics[-1]["round"]
+            due = evaluation_is_due(config, len(engine.data), len(metrics) - 1, last, round_)
+            statistics = _train(config, engine, shards, nodes, round_, due)
+            if due:
+                now = time.perf_counter()
+                rate = (round_ - mark[1]) * per_round / max(now - mark[0], 1e-9)
+                row = _row(config, engine, round_, statistics, clock, rate)
+                status = status_after(config, row, classes)
+                if test and (status or test_is_due(config, n_test, metrics, round_)):
+                    loss, accuracy = engine.evaluate(test)
+                    row |= {"test_loss": loss, "test_accuracy": accuracy}
+                clock.evaluation += time.perf_counter() - now
+                mark = (time.perf_counter(), round_)
+                metrics.append(row)
+                if writer:
+                    append_line(folder / "metrics.jsonl", json.dumps(row))
+                if observe:
+                    observe(row)
+                left = rounds_to_go(config, metrics)
+            if report:
+                to_end = clock.seconds() / max(round_, 1) * left
+                report(Snapshot(round_, metrics[-1]["train_loss"], rate, left, to_end))
+            if status is not None:
+                break
             now = time.perf_counter()
-            rate = (round_ - mark[1]) * per_round / max(now - mark[0], 1e-9)
-            loss = engine.mean_loss()
-            clock.evaluation += time.perf_counter() - now
-            mark = (time.perf_counter(), round_)
-            metrics.append(
-                _row(
-                    config,
-                    round_,
-                    loss,
-                    statistics.consensus_distance,
-                    statistics.gradient_norm,
-                    clock.seconds(),
-                    rate,
-                )
-            )
-            if writer:
-                append_line(folder / "metrics.jsonl", json.dumps(metrics[-1]))
-            if observe:
-                observe(metrics[-1])
-            status = _status(config, metrics[-1], engine)
-            left = rounds_to_go(config, metrics)
-        if report:
-            wait = clock.seconds() / max(round_, 1) * left
-            report(Snapshot(round_, metrics[-1]["train_loss"], rate, left, wait))
-        now = time.perf_counter()
-        if status is None and seconds < math.inf and communicator.agree(now >= deadline):
-            status = "unfinished"
-        late = now - saved >= 60.0 * checkpoint_minutes
-        if communicator.agree(late) and status is None:
-            if writer:
-                _save(folder, identity, round_, engine, metrics, clock)
-            saved = time.perf_counter()
-    summary = _summary(status, metrics, clock, round_ * per_round)
-    if writer:
-        _save(folder, identity, round_, engine, metrics, clock)
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")
-    return summary
+            what = _GO_ON
+            if request.wanted:
+                what = _STOP
+            elif now - first >= seconds:
+                what = _OUT_OF_TIME
+            elif now - saved >= wait:
+                what = _SAVE
+            what = communicator.number(what)
+            if what == _OUT_OF_TIME:
+                status = "unfinished"
+            elif what != _GO_ON:
+                if writer:
+                    _save(folder, identity, round_, engine, metrics, clock)
+                saved, wait = time.perf_counter(), 60.0 * checkpoint_minutes
+            if what == _STOP:
+                if writer:
+                    run_folder.write_summary(
+                        folder, _summary("unfinished", metrics, clock, round_ * per_round)
+                    )
+                raise Stopped
+        summary = _summary(status, metrics, clock, round_ * per_round)
+        if writer:
+            _save(folder, identity, round_, engine, metrics, clock)
+            run_folder.write_summary(folder, summary)
+        return summary
 
 
-def _open(
-    folder: Path,
+def _train(
     config: Config,
-    identity: dict[str, Any],
-    provenance: dict[str, Any] | None,
-    communicator: Communicator,
-    writer: bool,
-) -> Checkpoint | None:
-    """Make or check the run folder; the checkpoint to continue from, if there is one."""
-    # Rank 0 alone reads: on another machine the folder may not exist, or hold an older round.
-    state = load_checkpoint(folder, identity) if writer else None
-    if writer:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
-        if not (folder / "config.json").exists():
-            text = json.dumps({**(provenance or {}), "config": identity}, indent=1)
-            write_atomically(folder / "config.json", text.encode() + b"\n")
-        remove_leftovers(folder)
-        # Rows that a killed run wrote after its last checkpoint come again, to the same digits.
-        _rewrite_metrics(folder, state.metrics if state else [])
-    shared: Checkpoint | None = communicator.share(state)
-    return shared
+    engine: Engine,
+    shards: list[np.ndarray],
+    mine: list[int],
+    round_: int,
+    measure: bool,
+) -> RoundStatistics | None:
+    """Round number ``round_`` (from 1) of the nodes ``mine`` of this process."""
+    chosen = draw_participants(
+        config.n_nodes, config.participants, round_ - 1, config.seed, config.fixed_participants
+    )
+    active = None if chosen is None else [int(node) for node in chosen]
+    batches = draw_batches(
+        shards,
+        mine if active is None else [node for node in mine if node in active],
+        (round_ - 1) * config.local_steps,
+        config.local_steps,
+        config.batch_size,
+        config.seed,
+        replacement=config.batches == "with-replacement",
+    )
+    return engine.round(batches, measure=measure, nodes=active, outer_step=config.outer_step)
 
 
-def _rewrite_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in metrics)
-    write_atomically(folder / "metrics.jsonl", text.encode())
+def _continued(
+    config: Config, folder: Path, state: Checkpoint, n_images: int, n_test: int, classes: int
+) -> Checkpoint:
+    """The checkpoint, with the rows that this configuration would have written until there."""
+    metrics = state.metrics
+    if state.round > config.rounds:
+        raise UserError(
+            f"--rounds is {config.rounds}, allowed: {state.round} or more, which {folder} holds"
+        )
+    for row in metrics[:-1]:
+        if status_after(config, row, classes) == "reached":
+            raise UserError(
+                f"--target-loss is {config.target_loss:g}, allowed: less, because {folder} went on to "
+                f"{metrics[-1]['train_loss']:.3g}; or choose another --out"
+            )
+    if state.round == metrics[-1]["round"] and status_after(config, metrics[-1], classes) is None:
+        metrics = without_the_end(config, metrics, n_images, n_test)
+    return replace(state, metrics=metrics)
+
+
+def _significant(value: float, digits: int = 6) -> float:
+    return float(f"{value:.{digits}g}")
 
 
 def _row(
     config: Config,
+    engine: Engine,
     round_: int,
-    loss: float,
-    consensus: float | None,
-    gradient: float | None,
-    seconds: float,
+    statistics: RoundStatistics | None,
+    clock: _Clock,
     rate: float,
-) -> dict[str, Any]:
-    return {
+) -> Row:
+    """One row of metrics, see deep/results/README.md; ``statistics`` None before the first round."""
+    losses = engine.losses()
+    row: Row = {
         "round": round_,
         "iteration": round_ * config.local_steps,
-        "train_loss": loss,
-        "consensus_distance": consensus,
-        "gradient_norm": gradient,
-        "wall_seconds": round(seconds, 3),
+        "train_loss": losses.mean,
+        "least_loss_ratio": _significant(float(losses.nodes.min()) / losses.mean)
+        if losses.mean
+        else None,
+        "node_losses": [_significant(float(loss), 4) for loss in losses.nodes],
+        "weight_norm": _significant(engine.weight_norm(), 8),
+    }
+    if statistics is None:
+        names = ("consensus_distance", "gradient_norm", "mean_square", "square_mean", "local_loss")
+        row |= dict.fromkeys((*names, "movement_ratio", "outer_step"))
+    else:
+        p, q = statistics.mean_square, statistics.square_mean
+        row |= {
+            "consensus_distance": statistics.consensus_distance,
+            "gradient_norm": statistics.gradient_norm,
+            "mean_square": _significant(p, 8),
+            "square_mean": _significant(q, 8),
+            "local_loss": _significant(statistics.local_loss, 8),
+            "movement_ratio": _significant(p / q) if q else None,
+            "outer_step": _significant(statistics.outer_step),
+        }
+    return row | {
+        "test_loss": None,
+        "test_accuracy": None,
+        "wall_seconds": round(clock.seconds(), 3),
         "images_per_second": round(rate, 1),
     }
-
-
-def _status(config: Config, row: dict[str, Any], engine: Engine) -> str | None:
-    """How the run ends after this row, or None to go on."""
-    loss = row["train_loss"]
-    if not math.isfinite(loss) or loss > DIVERGED * math.log(engine.architecture.classes):
-        return "diverged"
-    if loss < config.target_loss:
-        return "reached"
-    return "round_limit" if row["round"] >= config.rounds else None
 
 
 def _save(
@@ -297,19 +279,18 @@ def _save(
     identity: dict[str, Any],
     round_: int,
     engine: Engine,
-    metrics: list[dict[str, Any]],
+    metrics: list[Row],
     clock: _Clock,
 ) -> None:
     state = Checkpoint(round_, engine.model(), metrics, clock.seconds(), clock.evaluation)
     save_checkpoint(folder, identity, state)
 
 
-def _summary(
-    status: str, metrics: list[dict[str, Any]], clock: _Clock, images: int
-) -> dict[str, Any]:
+def _summary(status: str, metrics: list[Row], clock: _Clock, images: int) -> dict[str, Any]:
     """What the run came to; ``images`` were trained on. Rounds are those of the last row."""
     last = metrics[-1]
     reached = status == "reached"
+    tested = [row for row in metrics if row["test_loss"] is not None]
     return {
         "status": status,
         "reached_target": reached,
@@ -319,6 +300,8 @@ def _summary(
         "iterations_to_target": last["iteration"] if reached else None,
         "final_train_loss": last["train_loss"],
         "lowest_train_loss": min(row["train_loss"] for row in metrics),
+        "final_test_loss": tested[-1]["test_loss"] if tested else None,
+        "final_test_accuracy": tested[-1]["test_accuracy"] if tested else None,
         "wall_seconds": round(clock.seconds(), 1),
         "evaluation_share": round(clock.evaluation / max(clock.seconds(), 1e-9), 4),
         "images_per_second": round(images / max(clock.seconds() - clock.evaluation, 1e-9), 1),

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Compiled kernels must not depend on the machine's idle cores while tests run beside one another.
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+# As in the commands: BLAS threads gain nothing on small matrices and wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("project", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images of the tests go to a folder of their own, in subprocesses too."""
+    os.environ["LOCAL_SGD_RATES_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["LOCAL_SGD_RATES_CACHE"]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from deep.config import Config
 from deep.data.cifar10 import Images
-from deep.local_sgd import Config
 
 # Maps this small gain nothing from threads, and waiting for busy cores takes long.
 torch.set_num_threads(1)
@@ -69,7 +69,6 @@ def make_config(**changes: Any) -> Config:
         "step_size": 0.05,
         "n_nodes": 3,
         "batch_size": 4,
-        "similarity": 0.5,
         "width": 1,
         "subset": None,
         "seed": 0,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from figures.analysis.sources import ROOT
+from figures.analysis.places import ROOT
 from figures.drawing.worst_cases import WORST_CASE_PATH
 from theory.support.files import write_json
 from theory.support.provenance import provenance
-from theory.theorems.instances import instance_1, instance_2, instance_4
+from theory.theorems import instance_1, instance_2, instance_4
 from theory.verification.orders import communication, instance_slopes, typical_communication
 from theory.verification.sweep import tightness
 

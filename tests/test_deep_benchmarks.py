@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 from deep_cases import random_images, write_class_folders
 
@@ -43,7 +42,7 @@ def gpu_arguments(tmp_path: Path, minutes: float) -> list[str]:
         "--subset",
         "40",
         "--nodes",
-        "3",
+        "4",
         "--batch-size",
         "2",
         "--rounds",
@@ -71,7 +70,7 @@ def test_gpu_benchmark_runs_on_a_cpu_and_goes_on_over_calls(
     assert "the next call times the rest" in capsys.readouterr().out
     stored = json.loads((tmp_path / "out" / "engines.json").read_text())
     assert [row["variant"] for row in stored["rows"]] == ["loop, float32"]
-    assert not (tmp_path / "out" / "trial_to-loss_iid_K20").exists()
+    assert not [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
     assert gpu.main(gpu_arguments(tmp_path, 2)) == 0
     stored = json.loads((tmp_path / "results" / "trial_engines.json").read_text())
     rows = {row["variant"]: row for row in stored["rows"]}
@@ -84,14 +83,14 @@ def test_gpu_benchmark_runs_on_a_cpu_and_goes_on_over_calls(
         (r for r in rows.values() if r["engine"] != "loop"), key=lambda r: r["images_per_second"]
     )
     assert stored["fastest"] == best["variant"]
-    for regime, local_steps in gpu.RUNS:
-        label = f"trial_to-loss_{regime}_K{local_steps:02d}"
-        result = json.loads((tmp_path / "results" / f"{label}.json").read_text())
+    results = [
+        json.loads(path.read_text()) for path in (tmp_path / "results").glob("paper_to-loss_*.json")
+    ]
+    found = {(r["config"]["regime"], r["config"]["local_steps"]) for r in results}
+    assert len(results) == len(gpu.RUNS) and found == {(run[0], run[2]) for run in gpu.RUNS}
+    for result in results:
         assert result["summary"]["status"] == "round_limit" and result["summary"]["rounds"] == 4
-        assert (result["config"]["regime"], result["config"]["local_steps"]) == (
-            regime,
-            local_steps,
-        )
+        assert result["config"]["engine"] == best["engine"]
         assert result["config"]["precision"] == best["precision"]
 
     def refuse(*arguments: Any, **options: Any) -> None:
@@ -99,50 +98,10 @@ def test_gpu_benchmark_runs_on_a_cpu_and_goes_on_over_calls(
 
     # All is done: a further call only prints.
     monkeypatch.setattr(gpu, "time_variant", refuse)
-    monkeypatch.setattr(gpu, "run", refuse)
+    monkeypatch.setattr("deep.experiment.run", refuse)
     capsys.readouterr()
     assert gpu.main(gpu_arguments(tmp_path, 2)) == 0
-    assert "trial_to-loss_mixed_K01" in capsys.readouterr().out
-
-
-def test_gpu_benchmark_continues_a_run_out_of_time(tmp_path: Path) -> None:
-    """In pieces of one round, and in one piece: the same parameters."""
-    gpu = load_benchmark("deep_gpu")
-    from deep.checkpoint import load_checkpoint
-    from deep.resnet import Architecture
-
-    scale = gpu.Scale(random_images(40), Architecture(1, 8), 3, 2, "cpu", 0)
-    head = {"commit": "x"}
-
-    def train(out: Path, seconds: float) -> dict[str, Any]:
-        summary: dict[str, Any] = gpu.train(
-            scale,
-            gpu.Variant("im2col", "float32"),
-            "pathological",
-            2,
-            6,
-            0.5,
-            None,
-            "label",
-            out,
-            tmp_path / "results",
-            head,
-            seconds,
-        )
-        return summary
-
-    def model(out: Path) -> np.ndarray:
-        config = json.loads((out / "label" / "config.json").read_text())["config"]
-        state = load_checkpoint(out / "label", config)
-        assert state is not None and state.round == 6
-        return state.model
-
-    assert train(tmp_path / "whole", 1e9)["status"] == "round_limit"
-    statuses = [train(tmp_path / "pieces", 0.0)["status"] for _ in range(6)]
-    assert statuses == ["unfinished"] * 5 + ["round_limit"]
-    assert (model(tmp_path / "pieces") == model(tmp_path / "whole")).all()
-    result = json.loads((tmp_path / "results" / "label.json").read_text())
-    assert [row["round"] for row in result["metrics"]] == [0, 6]
+    assert "paper_to-loss_shards2_K01" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_variant_that_fails_is_a_row_and_not_chosen(

@@ -20,8 +20,8 @@ from deep.checkpoint import (
     Checkpoint,
     append_line,
     load_checkpoint,
-    remove_leftovers,
     save_checkpoint,
+    set_aside_damaged,
     write_atomically,
 )
 from theory.support.errors import UserError
@@ -136,8 +136,31 @@ def test_config_file_alone_is_enough_to_refuse(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"config": IDENTITY}))
     with pytest.raises(UserError, match="regime was 'iid', now 'sorted'"):
         load_checkpoint(tmp_path, asdict(make_config(regime="sorted")))
-    (tmp_path / "config.json").write_text("{torn")
-    assert load_checkpoint(tmp_path, IDENTITY) is None
+
+
+@pytest.mark.parametrize("content", ["{torn", "[]", "{}", '{"config": 3}'])
+def test_a_damaged_config_file_is_refused_before_training(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json is damaged: restore it, or remove"):
+        load_checkpoint(tmp_path, IDENTITY)
+
+
+def test_the_end_and_the_name_of_the_data_may_change(folder: Path) -> None:
+    other = asdict(make_config(rounds=99, target_loss=0.1, data_name="renamed"))
+    assert same(load_checkpoint(folder, other), state_after(2))
+
+
+def test_damaged_checkpoints_and_their_metrics_are_moved_aside(folder: Path) -> None:
+    (folder / "metrics.jsonl").write_text("many rows")
+    assert set_aside_damaged(folder) is None
+    (folder / CURRENT).write_bytes(b"torn")
+    assert set_aside_damaged(folder) is None
+    (folder / PREVIOUS).write_bytes(b"torn too")
+    assert set_aside_damaged(folder) == folder / "damaged-1"
+    moved = {p.name: p.read_bytes() for p in (folder / "damaged-1").iterdir()}
+    assert moved == {CURRENT: b"torn", PREVIOUS: b"torn too", "metrics.jsonl": b"many rows"}
+    (folder / CURRENT).write_bytes(b"torn again")
+    assert set_aside_damaged(folder) == folder / "damaged-2"
 
 
 def test_another_version_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +205,3 @@ def test_unwritable_places_are_user_errors(tmp_path: Path) -> None:
         write_atomically(tmp_path / "file" / "below", b"x")
     with pytest.raises(UserError, match="cannot write"):
         append_line(tmp_path / "none" / "file", "x")
-
-
-def test_leftovers_of_a_killed_write_are_removed(folder: Path) -> None:
-    (folder / f".{CURRENT}.123.part").write_bytes(b"half")
-    remove_leftovers(folder)
-    assert sorted(p.name for p in folder.iterdir()) == [CURRENT, PREVIOUS]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import stat
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from deep_cases import add_member, md5_of, random_images, write_archive, write_class_folders
 
 from deep.data import cifar10
-from deep.data.cifar10 import ARCHIVE, download_archive, load_images
+from deep.data.cifar10 import ARCHIVE, download_archive, load_images, load_test_images
 from theory.support.errors import UserError
 
 
@@ -74,11 +76,12 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     md5 = write_archive(tmp_path / ARCHIVE, random_batches())
     assert len(load_images(tmp_path, md5=md5)) == 6
     folder = write_class_folders(tmp_path / "own", random_images(10))
-    load_images(folder)
+    load_images(folder, cache=tmp_path / "cache")
     # An object array in the cache could carry a pickle: it is decoded anew instead.
-    cache = tmp_path / ".own-decoded.npz"
+    (cache,) = (tmp_path / "cache").iterdir()
     np.savez(cache, images=np.array([{}], object), listing="", digest="")
-    assert (load_images(folder).images == random_images(10).images).all()
+    found = load_images(folder, cache=tmp_path / "cache")
+    assert (found.images == random_images(10).images).all()
 
 
 def test_missing_data_names_what_was_expected(tmp_path: Path) -> None:
@@ -99,25 +102,66 @@ def test_class_folders_give_pixels_and_sorted_labels(tmp_path: Path, below_train
 
 def test_cache_is_used_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_class_folders(tmp_path / "own", random_images(10))
-    first = load_images(folder)
-    cache = tmp_path / ".own-decoded.npz"
+    place = tmp_path / "cache"
+    first = load_images(folder, cache=place)
+    (cache,) = place.iterdir()
+    assert stat.S_IMODE(cache.stat().st_mode) & 0o044
     decoded: list[int] = []
     genuine = cifar10._decode
-    monkeypatch.setattr(
-        cifar10,
-        "_decode",
-        lambda files, progress: (decoded.append(len(files)), genuine(files, progress))[1],
-    )
-    assert load_images(folder).fingerprint == first.fingerprint and not decoded
+
+    def decode(files: Any, progress: Any) -> Any:
+        decoded.append(len(files))
+        return genuine(files, progress)
+
+    monkeypatch.setattr(cifar10, "_decode", decode)
+    assert load_images(folder, cache=place).fingerprint == first.fingerprint and not decoded
     # A flipped byte of the pixels, a torn file, and a changed image each cost a decoding.
     damaged = bytearray(cache.read_bytes())
     damaged[500] ^= 1
     cache.write_bytes(damaged)
-    assert load_images(folder).fingerprint == first.fingerprint and len(decoded) == 1
+    assert load_images(folder, cache=place).fingerprint == first.fingerprint and len(decoded) == 1
     cache.write_bytes(cache.read_bytes()[:700])
-    assert load_images(folder).fingerprint == first.fingerprint and len(decoded) == 2
+    assert load_images(folder, cache=place).fingerprint == first.fingerprint and len(decoded) == 2
     write_class_folders(folder, random_images(10, seed=1))
-    assert load_images(folder).fingerprint != first.fingerprint and len(decoded) == 3
+    assert load_images(folder, cache=place).fingerprint != first.fingerprint and len(decoded) == 3
+
+
+def test_the_cache_lies_where_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_SGD_RATES_CACHE", str(tmp_path / "own"))
+    assert cifar10.cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("LOCAL_SGD_RATES_CACHE")
+    monkeypatch.setattr(cifar10.sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cifar10.cache_folder() == tmp_path / "xdg" / "local-sgd-rates"
+    folder = write_class_folders(tmp_path / "one" / "images", random_images(10))
+    load_images(folder)
+    assert [p.suffix for p in (tmp_path / "xdg" / "local-sgd-rates").iterdir()] == [".npz"]
+    assert [p.name for p in folder.parent.iterdir()] == ["images"]
+    # Without a place for it the images are decoded every time.
+    (tmp_path / "file").write_text("")
+    assert len(load_images(folder, cache=tmp_path / "file")) == 10
+
+
+def test_the_test_set_is_read_like_the_training_set(tmp_path: Path) -> None:
+    md5 = write_archive(tmp_path / ARCHIVE, random_batches())
+    test = load_test_images(tmp_path, md5=md5)
+    assert test is not None and len(test) == 1 and test.images.shape[1:] == (3, 32, 32)
+    expected = random_images(20, 16)
+    write_class_folders(tmp_path / "set" / "train", random_images(30, 16))
+    assert load_test_images(tmp_path / "set") is None
+    write_class_folders(tmp_path / "set" / "test", expected)
+    found = load_test_images(tmp_path / "set", name="mine")
+    order = np.argsort(expected.labels, kind="stable")
+    assert found is not None and found.name == "mine"
+    assert (found.labels == expected.labels[order]).all()
+    assert (found.images == expected.images[order]).all()
+    # A folder of class folders has no test set, and other classes would be other labels.
+    assert load_test_images(tmp_path / "set" / "train") is None
+    (tmp_path / "set" / "test" / "class3").rename(tmp_path / "set" / "test" / "other")
+    with pytest.raises(UserError, match="test has other class folders than"):
+        load_test_images(tmp_path / "set")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
@@ -126,7 +170,7 @@ def test_broken_image_is_named(tmp_path: Path, content: bytes) -> None:
     (folder / "class3" / "broken.png").write_bytes(content)
     with pytest.raises(UserError, match=r"cannot read the image .*broken\.png"):
         load_images(folder)
-    assert not list(tmp_path.glob(".own*"))
+    assert [p.name for p in tmp_path.iterdir()] == ["own"]
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

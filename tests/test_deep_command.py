@@ -16,7 +16,7 @@ import torch
 import typer
 from deep_cases import random_images, write_class_folders
 
-from deep import checkpoint, reproduce
+from deep import checkpoint, display, reproduce
 from deep.reproduce import main
 
 SMALL = [
@@ -30,12 +30,16 @@ SMALL = [
     "4",
     "--batch-size",
     "4",
+    "--subset",
+    "40",
     "--local-steps",
     "2",
     "--threads",
     "1",
     "--quiet",
 ]
+IID = [*SMALL, "--regime", "iid"]
+LABEL = "smoke_to-loss_iid_K02_nodes-4_batch-size-4_width-1_subset-40_engine-loop"
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +51,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> None:
     arguments = [
         *SMALL,
-        "--local-steps",
+        "-K",
         "1",
         "--regime",
         "mixed",
+        "--similarity",
+        "0.25",
         "--data",
         str(data),
         "--out",
@@ -62,7 +68,7 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
     ]
     assert main(arguments) == 0
     for k in (1, 2):
-        label = f"smoke_to-loss_mixed_K{k:02d}"
+        label = f"smoke_to-loss_mixed_K{k:02d}_nodes-4_batch-size-4_similarity-0.25_width-1_subset-40_engine-loop"
         assert {p.name for p in (tmp_path / "runs" / label).iterdir()} >= {
             "config.json",
             "metrics.jsonl",
@@ -89,26 +95,48 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--local-steps", "0"], "--local-steps must be at least 1"),
+        (["--local-steps", "0"], "--local-steps is 0, allowed: integers of at least 1"),
+        (["-K", "1,x"], "--local-steps is 'x', allowed: integers of at least 1"),
+        (["--seed", "0.5"], "--seed is '0.5', allowed: integers from 0"),
+        (["--seed", "-1"], "--seed is -1, allowed: integers from 0 to"),
         (["--nodes", "41"], "number of nodes must lie in 1..40"),
-        (["--nodes", "0"], "--n-nodes must be at least 1"),
+        (["--nodes", "0"], "--nodes is 0, allowed: integers of at least 1"),
         (["--subset", "41"], "--subset must lie in 1..40"),
-        (["--subset", "-3"], "--subset must lie in 1..40"),
-        (["--regime", "alike"], "unknown regime 'alike': choose one of iid"),
-        (["--engine", "fast"], "unknown engine 'fast'"),
-        (["--precision", "half"], "unknown precision 'half'"),
-        (["--preset", "desktop"], "unknown preset 'desktop'"),
-        (["--experiment", "third"], "unknown experiment 'third'"),
+        (["--subset", "-3"], "--subset is -3, allowed: integers of at least 1"),
+        (["--regime", "alike"], "--regime is 'alike', allowed: iid, shards"),
+        (["--regime", "iid,alike"], "--regime is 'alike', allowed: iid, shards"),
+        (["--regime", "shards", "--shards-per-node", "3"], "--shards-per-node is 3, allowed"),
+        (["--engine", "fast"], "--engine is 'fast', allowed: auto, simd"),
+        (["--precision", "half"], "--precision is 'half', allowed: float32"),
+        (["--preset", "desktop"], "--preset is 'desktop', allowed: paper, laptop, smoke"),
+        (["--experiment", "third"], "--experiment is 'third', allowed: fixed-rounds, to-loss"),
+        (["--pixels", "raw"], "--pixels is 'raw', allowed: centred, standardised"),
+        (["--batches", "sorted"], "--batches is 'sorted', allowed: without-replacement"),
+        (["--participants", "5"], "--participants is 5, allowed: integers from 1 to 4"),
+        (["--fixed-participants"], "--fixed-participants is set, allowed: only with"),
+        (["--outer-step", "best"], "--outer-step is 'best', allowed: a positive number"),
+        (["--outer-step", "0"], "--outer-step is 0.0, allowed: finite numbers above 0"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--device", "cuda:9"], "is not there"),
         (["--engine", "simd", "--precision", "bf16"], "simd engine runs on the CPU"),
         (["--engine", "grouped", "--cuda-graphs"], "needs a CUDA device"),
-        (["--step-size", "nan"], "--step-size must be positive"),
-        (["--target-loss", "-1"], "--target-loss must be at least 0"),
-        (["--batch-size", "0"], "--batch-size must be at least 1"),
-        (["--similarity", "2", "--regime", "mixed"], "--similarity must lie in [0, 1]"),
-        (["--threads", "0"], "--threads must be at least 1"),
-        (["--checkpoint-minutes", "-1"], "--checkpoint-minutes must be at least 0"),
+        (["--step-size", "nan"], "--step-size is nan, allowed: finite numbers above 0"),
+        (["--target-loss", "-1"], "--target-loss is -1.0, allowed: finite numbers of at least 0"),
+        (["--batch-size", "0"], "--batch-size is 0, allowed: integers of at least 1"),
+        (["--batch-size", "11"], "--batch-size is 11, allowed: 1 to 10, the images of a node"),
+        (
+            ["--similarity", "2", "--regime", "mixed"],
+            "--similarity is 2.0, allowed: finite numbers of at least 0 and of at most 1",
+        ),
+        (["--threads", "0"], "--threads is 0, allowed: integers of at least 1"),
+        (
+            ["--checkpoint-minutes", "-1"],
+            "--checkpoint-minutes is -1.0, allowed: finite numbers of at least 0",
+        ),
+        (
+            ["--checkpoint-minutes", "nan"],
+            "--checkpoint-minutes is nan, allowed: finite numbers of at least 0",
+        ),
         (["--rounds", "many"], "Invalid value for '--rounds'"),
         (["--round", "3"], "No such option"),
         (["--local_steps", "3"], "No such option"),
@@ -125,7 +153,8 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
 ) -> None:
     if torch.cuda.is_available() and "--cuda-graphs" in arguments:
         arguments = [*arguments, "--device", "cpu"]
-    found = main([*SMALL, "--data", str(data), "--out", str(tmp_path / "runs"), *arguments])
+    place = ["--regime", "iid", "--data", str(data), "--out", str(tmp_path / "runs")]
+    found = main([*SMALL, *place, *arguments])
     output = capsys.readouterr()
     assert found == 2 and output.out == ""
     assert output.err.startswith("error: ") and output.err.count("\n") == 1
@@ -137,17 +166,17 @@ def test_errors_of_the_data_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "runs")]
-    assert main([*SMALL, "--data", str(tmp_path / "none"), *out]) == 2
+    assert main([*IID, "--data", str(tmp_path / "none"), *out]) == 2
     assert "no training images at" in capsys.readouterr().err
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"not an archive")
-    assert main([*SMALL, "--data", str(tmp_path), *out]) == 2
+    assert main([*IID, "--data", str(tmp_path), *out]) == 2
     assert "has MD5" in capsys.readouterr().err
     odd = write_class_folders(tmp_path / "odd", random_images(40, 20))
-    assert main([*SMALL, "--data", str(odd), *out]) == 2
+    assert main([*IID, "--data", str(odd), *out]) == 2
     error = capsys.readouterr().err
     assert error == "error: images must have sides of a multiple of 8 pixels, got 20\n"
     (odd / "class1" / "x.png").write_bytes(b"broken")
-    assert main([*SMALL, "--data", str(odd), *out]) == 2
+    assert main([*IID, "--data", str(odd), *out]) == 2
     error = capsys.readouterr().err
     assert "cannot read the image" in error and "x.png" in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
@@ -160,9 +189,10 @@ def test_places_that_cannot_hold_folders(
     (tmp_path / "file").write_text("mine")
     places = {"--out": str(tmp_path / "runs"), option: str(tmp_path / "file")}
     arguments = [word for pair in places.items() for word in pair]
-    assert main([*SMALL, "--data", str(data), *arguments]) == 2
+    assert main([*IID, "--data", str(data), *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: cannot ") and error.count("\n") == 1
+    said = {"--out": "error: cannot make", "--results": "error: --results is"}[option]
+    assert error.startswith(said) and error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "runs").exists()
 
 
@@ -179,14 +209,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         genuine(descriptor)
 
-    arguments = [*SMALL, "--data", str(data), "--checkpoint-minutes", "0", "--rounds", "9"]
+    arguments = [*IID, "--data", str(data), "--checkpoint-minutes", "0", "--rounds", "9"]
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     capsys.readouterr()
     monkeypatch.setattr(checkpoint.os, "fsync", fsync)
     assert main([*arguments, "--out", str(tmp_path / "full")]) == 2
     error = capsys.readouterr().err
     assert "No space left on device" in error and error.count("\n") == 1
-    folder = tmp_path / "full" / "smoke_to-loss_iid_K02"
+    folder = tmp_path / "full" / LABEL
     assert not (folder / "summary.json").exists() and not list(folder.glob(".*.part"))
     monkeypatch.undo()
     state = checkpoint.load_checkpoint(
@@ -203,6 +233,48 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         return ended.model
 
     assert (parameters("full") == parameters("whole")).all()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "LINE_EVERY", 0.0)
+    loud = [word for word in IID if word != "--quiet"]
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    assert main([*loud, *place]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith(f"{LABEL}: round ") for line in lines) == 5
+    assert lines[-1].startswith(f"{LABEL}: round_limit after 5 rounds = 10 iterations, loss")
+
+
+def test_a_diverged_run_exits_with_1(tmp_path: Path, data: Path) -> None:
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    assert main([*IID, *place, "--step-size", "1e30"]) == 1
+
+
+@pytest.mark.parametrize("damaged", ["config.json", "checkpoint.bin", "all"])
+def test_damaged_folders_cost_no_metrics_without_a_word(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    options = [*IID, *place, "--results", str(tmp_path / "results"), "--checkpoint-minutes", "0"]
+    assert main(options) == 0
+    folder = tmp_path / "runs" / LABEL
+    metrics = (folder / "metrics.jsonl").read_bytes()
+    names = ["checkpoint.bin", "checkpoint.previous.bin"] if damaged == "all" else [damaged]
+    for name in names:
+        (folder / name).write_bytes(b"torn")
+    status = main([*options, "--rounds", "7"])
+    error = capsys.readouterr().err
+    if damaged == "config.json":
+        assert status == 2 and "config.json is damaged: restore it" in error
+        assert (folder / "metrics.jsonl").read_bytes() == metrics
+    elif damaged == "all":
+        assert status == 0 and error.count("\n") == 1
+        assert "no checkpoint in" in error and f"its old files are in {folder}/damaged-1" in error
+        assert (folder / "damaged-1" / "metrics.jsonl").read_bytes() == metrics
+    else:
+        assert status == 0 and error == ""
 
 
 @pytest.mark.parametrize(
@@ -226,8 +298,8 @@ def test_what_stops_a_run_is_one_line(
     def stop(*arguments: Any, **options: Any) -> None:
         raise raised
 
-    monkeypatch.setattr(reproduce, "run", stop)
-    assert main([*SMALL, "--data", str(data), "--out", str(tmp_path / "runs")]) == status
+    monkeypatch.setattr(reproduce, "run_experiment", stop)
+    assert main([*IID, "--data", str(data), "--out", str(tmp_path / "runs")]) == status
     error = capsys.readouterr().err
     assert error.startswith(line) and error.count("\n") == 1
 
@@ -250,8 +322,8 @@ def test_refused_folder_stays_free_of_tensorboard(
     module = type(sys)("tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    arguments = [*SMALL, "--data", str(data), "--out", str(tmp_path), "--tensorboard"]
-    folder = tmp_path / "smoke_to-loss_iid_K02"
+    arguments = [*IID, "--data", str(data), "--out", str(tmp_path), "--tensorboard"]
+    folder = tmp_path / LABEL
     folder.mkdir()
     (folder / "config.json").write_text('{"config": {"regime": "other"}}')
     assert main(arguments) == 2
@@ -268,7 +340,7 @@ def test_as_a_module_it_exits_with_2_and_names_itself(tmp_path: Path, data: Path
                 sys.executable,
                 "-m",
                 "deep.reproduce",
-                *SMALL,
+                *IID,
                 "--data",
                 str(data),
                 "--out",
@@ -280,8 +352,8 @@ def test_as_a_module_it_exits_with_2_and_names_itself(tmp_path: Path, data: Path
             timeout=120,
         )
 
-    answer = run("--local-steps", "0")
-    assert answer.returncode == 2 and answer.stderr.startswith("error: --local-steps")
+    answer = run("-K", "0")
+    assert answer.returncode == 2 and answer.stderr.startswith("error: --local-steps is 0")
     assert run().returncode == 0
-    stored = json.loads((tmp_path / "smoke_to-loss_iid_K02" / "config.json").read_text())
+    stored = json.loads((tmp_path / LABEL / "config.json").read_text())
     assert stored["command"].startswith("python -m deep.reproduce --preset smoke --engine loop")

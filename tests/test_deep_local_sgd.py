@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,19 +19,16 @@ from deep_cases import make_config, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deep import local_sgd
+from deep.checkpoint import load_checkpoint
 from deep.data.partition import partition
 from deep.distributed import Communicator
-from deep.engines.base import Engine, RoundStatistics
+from deep.engines.base import Engine, Losses, RoundStatistics
 from deep.engines.make import make_engine
-from deep.local_sgd import (
-    EVALUATION_SHARE,
-    FORWARD_COST,
-    Snapshot,
-    evaluation_is_due,
-    rounds_to_go,
-    run,
-)
+from deep.local_sgd import Snapshot, run
 from deep.resnet import Architecture, initial_parameters
+from deep.schedule import EVALUATION_SHARE, FORWARD_COST, evaluation_is_due, rounds_to_go
+from deep.stopping import Stopped, stop_requests
 from theory.support.errors import UserError
 
 
@@ -54,9 +54,10 @@ class ScriptedEngine(Engine):
         self.rounds += 1
         return RoundStatistics(1.0, 2.0, 4.0, 3.0, 5.0, 1.0) if measure else None
 
-    def mean_loss(self) -> float:
+    def losses(self) -> Losses:
         self.evaluated.append(self.rounds)
-        return self.script(self.rounds)
+        mean = self.script(self.rounds)
+        return Losses(mean, mean * np.array([0.5, 1.0, 1.5]))
 
 
 def scripted_run(folder: Path, script: Callable[[int], float], **changes: Any) -> dict[str, Any]:
@@ -194,21 +195,144 @@ def test_progress_hears_of_every_round(tmp_path: Path) -> None:
     assert heard[-1].rounds_left == 0 and heard[-1].images_per_second > 0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"local_steps": 0}, "--local-steps must be at least 1, got 0"),
-        ({"rounds": 0}, "--rounds"),
-        ({"batch_size": -1}, "--batch-size"),
-        ({"n_nodes": 0}, "--n-nodes"),
-        ({"width": 0}, "--width"),
-        ({"seed": -1}, "--seed"),
-        ({"step_size": 0.0}, "--step-size must be positive and finite"),
-        ({"step_size": math.nan}, "--step-size"),
-        ({"target_loss": -1.0}, "--target-loss"),
-        ({"target_loss": math.inf}, "--target-loss"),
-    ],
-)
-def test_impossible_configurations_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        replace(make_config(), **change)
+def test_a_row_says_how_alike_the_nodes_and_how_far_they_moved(tmp_path: Path) -> None:
+    scripted_run(tmp_path / "r", lambda r: 2.0 / (r + 1), rounds=3)
+    first, second = rows_of(tmp_path / "r")[:2]
+    assert second["node_losses"] == [0.5, 1.0, 1.5] and second["least_loss_ratio"] == 0.5
+    assert (second["mean_square"], second["square_mean"]) == (4.0, 3.0)
+    assert second["movement_ratio"] == 1.33333 and second["outer_step"] == 1.0
+    assert first["weight_norm"] == 0.0 and first["movement_ratio"] is None
+
+
+def test_the_test_set_is_looked_at_sparsely_and_at_the_end(tmp_path: Path) -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=0.05, precision="float64")
+    shards = partition(data.labels, 3, "iid", 0.5, 0)
+    config, start = make_config(rounds=60, local_steps=1), initial_parameters(architecture, 0)
+    folder = tmp_path / "r"
+    summary = run(config, engine, shards, start, folder, test=random_images(60, seed=1))
+    rows = rows_of(folder)
+    tested = [row for row in rows if row["test_loss"] is not None]
+    assert 0 < len(tested) < len(rows) / 4 and tested[-1] == rows[-1]
+    assert summary["final_test_accuracy"] == rows[-1]["test_accuracy"]
+    assert len(tested) * 60 * FORWARD_COST <= 0.02 * 60 * 3 * 4 + 60 * FORWARD_COST
+
+
+def test_a_run_made_longer_is_as_if_always_so_long(tmp_path: Path) -> None:
+    """By more rounds, and by a smaller loss to reach: the same rows and the same model."""
+    data, architecture = random_images(40), Architecture(1, 8)
+    test, start = random_images(20, seed=1), initial_parameters(architecture, 0)
+    shards = partition(data.labels, 3, "iid", 0.5, 0)
+
+    def train(name: str, **changes: Any) -> tuple[dict[str, Any], list[dict[str, Any]], bytes]:
+        engine = make_engine("loop", architecture, data, n_nodes=3, step_size=0.05)
+        config = make_config(precision="float32", local_steps=1, **changes)
+        summary = run(config, engine, shards, start, tmp_path / name, test=test)
+        rows = [
+            {k: v for k, v in row.items() if k not in ("wall_seconds", "images_per_second")}
+            for row in rows_of(tmp_path / name)
+        ]
+        return summary, rows, engine.model().tobytes()
+
+    _, rows, model = train("long", rounds=47)
+    for pieces in ([{"rounds": 11}], [{"rounds": 9}, {"rounds": 21}]):
+        name = f"pieces{len(pieces)}"
+        for piece in pieces:
+            assert train(name, **piece)[0]["rounds"] == piece["rounds"]
+        assert train(name, rounds=47)[1:] == (rows, model)
+    middle = rows[len(rows) // 2]["train_loss"]
+    assert train("target", rounds=47, target_loss=middle * 1.0001)[0]["status"] == "reached"
+    assert train("target", rounds=47)[1:] == (rows, model)
+    assert json.loads((tmp_path / "target" / "config.json").read_text())["config"]["rounds"] == 47
+
+
+def test_in_pieces_of_one_round_it_ends_with_the_same_model(tmp_path: Path) -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    shards = partition(data.labels, 3, "sorted", 0.0, 0)
+    start = initial_parameters(architecture, 0)
+
+    def train(name: str, seconds: float) -> tuple[str, bytes]:
+        engine = make_engine("im2col", architecture, data, n_nodes=3, step_size=0.05)
+        config = make_config(regime="sorted", precision="float32", rounds=6, engine="im2col")
+        summary = run(config, engine, shards, start, tmp_path / name, seconds=seconds)
+        return summary["status"], engine.model().tobytes()
+
+    whole = train("whole", math.inf)
+    pieces = [train("pieces", 0.0) for _ in range(6)]
+    assert [status for status, _ in pieces] == ["unfinished"] * 5 + ["round_limit"]
+    assert pieces[-1] == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_first_and_the_run_goes_on_to_the_same_bits(
+    tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    shards, start = partition(data.labels, 3, "iid", 0.0, 0), initial_parameters(architecture, 0)
+    config = make_config(precision="float32", rounds=12)
+    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=0.05)
+
+    def signalled(now: Snapshot) -> None:
+        if now.round == 7:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped):
+        run(config, engine, shards, start, tmp_path / "r", report=signalled)
+    assert signal.getsignal(number) is before
+    assert "stopping after this round; again to stop at once" in capsys.readouterr().err
+    state = load_checkpoint(tmp_path / "r", asdict(config))
+    assert state is not None and state.round == 7
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "unfinished"
+    assert run(config, engine, shards, start, tmp_path / "r")["status"] == "round_limit"
+    stopped = engine.model().tobytes()
+    run(config, engine, shards, start, tmp_path / "whole")
+    assert engine.model().tobytes() == stopped
+
+
+def test_a_second_signal_does_not_wait_for_the_round() -> None:
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.wanted
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_checkpoint_comes_after_a_minute_at_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that each round moves by 25 seconds, and five minutes between checkpoints."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(local_sgd, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(
+        local_sgd, "save_checkpoint", lambda folder, identity, state: saved.append(state.round)
+    )
+
+    def advance(now: Snapshot) -> None:
+        clock[0] += 25.0
+
+    engine = ScriptedEngine(lambda r: 1.0)
+    shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
+    start = np.zeros(engine.mean.numel())
+    run(make_config(rounds=40), engine, shards, start, tmp_path / "r", report=advance)
+    assert saved == [3, 15, 27, 39, 40]
+
+
+def test_a_run_is_not_made_shorter(tmp_path: Path) -> None:
+    scripted_run(tmp_path / "r", lambda r: 1.0 / (r + 1), rounds=6)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()}
+    with pytest.raises(UserError, match="--rounds is 5, allowed: 6 or more"):
+        scripted_run(tmp_path / "r", lambda r: 1.0, rounds=5)
+    with pytest.raises(UserError, match=r"--target-loss is 0\.5, allowed: less"):
+        scripted_run(tmp_path / "r", lambda r: 1.0, rounds=6, target_loss=0.5)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()} == before
+
+
+def test_other_data_with_another_name_but_the_same_images_go_on(tmp_path: Path) -> None:
+    scripted_run(tmp_path / "r", lambda r: 1.0, rounds=2, data_name="images")
+    scripted_run(tmp_path / "r", lambda r: 1.0, rounds=4, data_name="renamed")
+    stored = json.loads((tmp_path / "r" / "config.json").read_text())["config"]
+    assert (stored["data_name"], stored["rounds"]) == ("images", 4)
+    with pytest.raises(UserError, match="data_fingerprint was '0', now '1'"):
+        scripted_run(tmp_path / "r", lambda r: 1.0, rounds=4, data_fingerprint="1")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deep.results import files as report
-from deep.results.files import MOST_ROWS, fit_curve, log_spaced_rows, write_result
+from deep.results.files import MOST_ROWS, NODE_ROWS, log_spaced_rows, write_result
+from deep.results.fits import fit_curve
 
 
 def curve(
@@ -101,7 +100,8 @@ def run_folder(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_result_file_is_strict_json_and_names_the_first_commit(tmp_path: Path) -> None:
     rows = curve(1.0, rows=3000)
-    rows[-1] = {**rows[-1], "train_loss": float("nan")}
+    rows = [{**row, "node_losses": [1.0, 2.0]} for row in rows]
+    rows[-1] = {**rows[-1], "train_loss": float("nan"), "node_losses": [1.0, float("nan")]}
     folder = run_folder(tmp_path / "run", rows)
     head = {"commit": "later", "command": "python later", "data_name": "x"}
     write_result(tmp_path / "deep" / "r.json", head, folder)
@@ -116,30 +116,9 @@ def test_result_file_is_strict_json_and_names_the_first_commit(tmp_path: Path) -
         "python first",
         "x",
     )
-    assert len(result["metrics"]) <= MOST_ROWS and result["metrics"][-1]["train_loss"] is None
+    kept = result["metrics"]
+    assert len(kept) <= MOST_ROWS + NODE_ROWS and kept[-1]["train_loss"] is None
+    assert sum("node_losses" in row for row in kept) <= NODE_ROWS
+    assert kept[0]["node_losses"] == [1.0, 2.0] and kept[-1]["node_losses"] == [1.0, None]
     assert result["fits"] == json.loads(json.dumps(fit_curve(rows)))
     assert result["config"] == {"regime": "iid"} and result["summary"] == {"status": "diverged"}
-
-
-def test_commit_tells_of_changed_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True
-        )
-
-    code = tmp_path / "deep" / "results" / "files.py"
-    code.parent.mkdir(parents=True)
-    code.write_text("x = 1\n")
-    (tmp_path / "other.txt").write_text("a")
-    monkeypatch.setattr(report, "__file__", str(code))
-    assert report.git_commit() == "unknown"
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "first")
-    clean = report.git_commit()
-    assert len(clean) == 12
-    (tmp_path / "other.txt").write_text("b")
-    assert report.git_commit() == clean
-    code.write_text("x = 2\n")
-    assert report.git_commit() == clean + "+changes"

@@ -24,6 +24,16 @@ OPTIONS = [
     "smoke",
     "--experiment",
     "fixed-rounds",
+    "--regime",
+    "shards",
+    "--shards-per-node",
+    "1",
+    "--subset",
+    "39",
+    "--participants",
+    "2",
+    "--outer-step",
+    "extrapolated",
     "--rounds",
     str(ROUNDS),
     "--nodes",
@@ -44,7 +54,10 @@ OPTIONS = [
     "0",
     "--quiet",
 ]
-LABEL = "smoke_fixed-rounds_iid_K02"
+LABEL = (
+    "smoke_fixed-rounds_shards1_K02_nodes-3_batch-size-3_width-1_subset-39_participants-2"
+    "_outer-step-extrapolated_engine-loop"
+)
 
 
 def read_folder(out: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]:
@@ -110,9 +123,10 @@ def test_a_torn_checkpoint_costs_rounds_but_no_bits(
     # Of another configuration nothing is touched, and one line says why.
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     capsys.readouterr()
-    assert main([*options, "--step-size", "0.2"]) == 2
+    write_class_folders(data, random_images(40, seed=5))
+    assert main(options) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "step_size was 0.1, now 0.2" in error
+    assert error.count("\n") == 1 and "data_fingerprint was" in error
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     parameters = np.frombuffer(expected[0], np.float32)
     assert np.isfinite(parameters).all() and parameters.std() > 0

@@ -12,6 +12,7 @@ from theory.problems.generators import HETEROGENEITIES, least_squares, realizabl
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import AVERAGES, run_local_sgd
 from theory.simulation.moments import exact_moments
+from theory.theorems import instance_3
 
 
 def tiny_problem() -> MarginProblem:
@@ -36,6 +37,7 @@ def enumerate_paths(
         "gradient": [],
         "consensus": [],
     }
+    assert problem.solution is not None
     for t in range(last + 1):
         mean = models.mean(axis=1)
         rows["global_loss"].append(problem.global_loss(mean).mean())
@@ -136,3 +138,18 @@ def test_rounding_never_stops_the_contraction() -> None:
     distance = moments.history["distance"]
     assert distance[-1] < 1e-90
     assert (distance[1:] <= rate * distance[:-1]).all()
+
+
+@pytest.mark.parametrize("local_steps", [1, 7])
+def test_a_linear_rate_keeps_its_digits_below_the_end_of_double_precision(local_steps: int) -> None:
+    # E||x^T||^2 = (3/4)^T exactly, below 1e-300 from T = 2,401 on.
+    rounds = 6300 // local_steps
+    instance = instance_3(rounds, local_steps=local_steps)
+    assert isinstance(instance.problem, MarginProblem)
+    moments = exact_moments(
+        instance.problem, step_size=1.0, local_steps=local_steps, rounds=rounds, record=[2100, 6300]
+    )
+    expected = moments.iterations * np.log(0.75)
+    np.testing.assert_allclose(moments.log_distance, expected, rtol=1e-13)
+    assert moments.history["distance"][-1] == 0.0
+    np.testing.assert_allclose(np.log(moments.history["distance"][:2]), expected[:2], rtol=1e-12)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from figure_data import KS, check, deep_result, write_deep, write_theory
 
-from figures.analysis.sources import ROOT, Sources
+from figures.analysis.places import ROOT
+from figures.analysis.sources import Sources
 from figures.drawing.deep_curves import Runs
 from figures.drawing.orders import VERIFY_PATH
 from figures.drawing.worst_cases import WORST_CASE_PATH
@@ -132,7 +133,7 @@ def test_orders_in_k_read_another_way() -> None:
         if len(points) < 3:
             assert slope == "-"
             continue
-        fitted = np.polyfit(*np.log(np.array(points, float)).T, 1)[0]
+        fitted = np.polyfit(np.log([k for k, _ in points]), np.log([r for _, r in points]), 1)[0]
         assert float(slope.split()[0]) == pytest.approx(fitted, abs=5.1e-3)
 
 
@@ -189,7 +190,7 @@ def test_a_changed_number_changes_the_record(toy: Path, tmp_path: Path) -> None:
 def test_missing_results_are_named_and_give_no_verdict(tmp_path: Path) -> None:
     path = tmp_path / "paper_repro.md"
     path.write_text(RECORD.read_text())
-    messages = record.update_record(path, tmp_path)
+    _, messages = record.update_record(path, tmp_path)
     assert any("python -m theory.verify_rates" in m for m in messages)
     assert any("python -m deep.reproduce" in m for m in messages)
     table = record.make_tables(tmp_path)["claims"]

@@ -17,9 +17,9 @@ from theory.problems.generators import (
     separable_logistic,
     sigmoid_regression,
 )
-from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import run_local_sgd
-from theory.theorems.base import (
+from theory.theorems import (
     T1,
     T2,
     T3,
@@ -30,16 +30,14 @@ from theory.theorems.base import (
     T6,
     THEOREMS,
     Setting,
-    comparator_bound,
     find_theorems,
-)
-from theory.theorems.instances import (
     instance_0,
     instance_1,
     instance_2,
     instance_3,
     instance_4,
 )
+from theory.theorems.t5_separable import closed_form, comparator_bound
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, confidence_interval, verify_all
 from theory.verification.orders import (
     communication,
@@ -184,7 +182,7 @@ def test_the_admissible_step_is_checked(theorem: Any, factor: float, applies: bo
 
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_every_violation_is_caught_and_its_absence_is_not(name: str) -> None:
-    problems: list[MarginProblem] = [
+    problems: list[Problem] = [
         instance_0("T1", 1).problem,
         instance_3(1).problem,
         least_squares(heterogeneity="sorted", **SMALL),
@@ -211,7 +209,7 @@ def test_the_comparator_of_t5_is_the_best_multiple_of_w() -> None:
     brute = s**2 + 200 * setting.step_size * np.logaddexp(0, -problem.margin * s)
     assert found == pytest.approx(brute.min(), rel=1e-6)
     # And below the closed form of the notes, s = ln(T) / gamma.
-    loose = 2 * problem.smoothness * math.log(100) ** 2 / (problem.margin**2 * 100) + 2 / 100
+    loose = closed_form(L=problem.smoothness, gamma=problem.margin, T=100)
     assert T5.bound(problem, setting, 100) <= loose
 
 
@@ -286,7 +284,8 @@ def test_confidence_interval_covers_the_mean_95_times_in_100() -> None:
 def test_find_theorems_knows_families_and_refuses_others() -> None:
     assert [t.name for t in find_theorems(["t4"])] == ["T4", "T4'"]
     assert [t.name for t in find_theorems(["T5'"])] == ["T5'"]
-    with pytest.raises(ValueError, match="theorem 'T9', allowed: T1"):
+    assert [t.name for t in find_theorems(["t2/s1", "T2/S3"])] == ["T2/S1", "T2/S3", "T2/S3'"]
+    with pytest.raises(ValueError, match="theorem 'T9', allowed: T0"):
         find_theorems(["T9"])
 
 

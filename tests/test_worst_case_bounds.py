@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from theory import verify
 from theory.problems.generators import least_squares
-from theory.theorems.base import T2
-from theory.theorems.instances import instance_0, instance_1
+from theory.theorems import T2, instance_0, instance_1
 from theory.worst_case.cells import FAILED, HOLDS, judge, schedules, solve_cell
 from theory.worst_case.closed_forms import (
     bound,
@@ -61,6 +60,7 @@ def test_the_sharper_t2_is_exact_at_one_over_l_and_for_one_round() -> None:
 def test_t1_above_one_over_l_is_exact_and_proved(step_size: float, total: int) -> None:
     cell = Schedule(total, 1, step_size, "average_local")
     proved = sharper_bound(cell)
+    assert proved is not None
     assert proved == (pytest.approx(instance(cell)[0], rel=1e-12), "proved")
     assert worst_case(cell).value == pytest.approx(proved[0], abs=1e-7)
 

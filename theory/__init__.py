@@ -18,7 +18,7 @@ from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import exact_moments
-from theory.theorems.base import THEOREMS, Setting, Theorem
+from theory.theorems import THEOREMS, Setting, Theorem
 from theory.verification.check import Check, verify
 
 __all__ = [

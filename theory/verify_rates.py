@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,7 +23,7 @@ from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import write_json, write_text
 from theory.support.provenance import provenance
-from theory.theorems.base import THEOREMS
+from theory.theorems import THEOREMS
 from theory.verification import tables
 from theory.verification.baselines import BaselineRow, baseline_rows
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
@@ -225,5 +225,10 @@ def main(
         raise typer.Exit(1)
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command, as a console script."""
     cli.run(app, "python -m theory.verify_rates")
+
+
+if __name__ == "__main__":
+    script()

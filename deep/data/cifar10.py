@@ -1,18 +1,19 @@
 """CIFAR-10 in memory: the official binary archive, or any folder of class folders of images.
 
 The archive's 3,073-byte records (a label, then 3 x 32 x 32 bytes) are parsed as they are; nothing
-is ever unpickled. Folders of images are decoded once into a checked cache file.
+is ever unpickled. Folders of images are decoded once into a checked file in a cache folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tarfile
-import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from io import BytesIO
@@ -21,10 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from theory.support.errors import UserError
+from theory.support.files import write_atomically
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+_OFFICIAL = "CIFAR-10, official archive"
 _RECORD = 1 + 3 * 32 * 32
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 #: How bytes become numbers, see `Images.normalisation`.
@@ -92,41 +95,80 @@ def load_images(
     md5: str = MD5,
     url: str = URL,
     progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> Images:
     """The training set found at ``path``.
 
     ``path`` is the archive, a folder that holds it, a folder of class folders, or a folder whose
-    ``train`` holds them. With ``download`` a missing archive is fetched to ``path``/`ARCHIVE`.
+    ``train`` holds them. With ``download`` a missing archive is fetched to ``path``/`ARCHIVE`. Decoded
+    folders are kept in ``cache``, by default `cache_folder`.
     Raises `UserError` when nothing is there or can be read, the MD5 is wrong or an image is broken.
     """
     try:
-        return _load(path, name, download, md5, url, progress)
+        archive = _archive_at(path)
+        if archive is None:
+            for folder in (path / "train", path):
+                if classes := _class_folders(folder):
+                    label = name or path.resolve().name
+                    return _read_class_folders(folder, classes, label, progress, cache)
+            if not download:
+                raise UserError(
+                    f"no training images at {path}: expected {ARCHIVE} or class folders of images; "
+                    "--download fetches the archive"
+                )
+            archive = path / ARCHIVE
+            download_archive(archive, url, md5, progress)
+        return _read_archive(archive, name or _OFFICIAL, md5, "data_batch_*.bin")
     except OSError as error:
         raise UserError(f"cannot read the training images at {path}: {error}") from error
 
 
-def _load(
+def load_test_images(
     path: Path,
-    name: str | None,
-    download: bool,
-    md5: str,
-    url: str,
-    progress: Progress | None,
-) -> Images:
-    if path.is_file():
-        return _read_archive(path, name or "CIFAR-10, official archive", md5)
-    if (path / ARCHIVE).is_file():
-        return _read_archive(path / ARCHIVE, name or "CIFAR-10, official archive", md5)
-    for folder in (path / "train", path):
-        if _class_folders(folder):
-            return _read_class_folders(folder, name or path.resolve().name, progress)
-    if not download:
-        raise UserError(
-            f"no training images at {path}: expected {ARCHIVE} or class folders of images; "
-            "--download fetches the archive"
+    *,
+    name: str | None = None,
+    md5: str = MD5,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Images | None:
+    """The test set found at ``path``, as for `load_images`; None when there is none.
+
+    Class folders are looked for in ``path``/test beside ``path``/train, and must have the same names.
+    """
+    try:
+        archive = _archive_at(path)
+        if archive is not None:
+            return _read_archive(archive, name or _OFFICIAL, md5, "test_batch.bin")
+        known, found = _class_folders(path / "train"), _class_folders(path / "test")
+        if not known or not found:
+            return None
+        if [c.name for c in known] != [c.name for c in found]:
+            raise UserError(f"{path / 'test'} has other class folders than {path / 'train'}")
+        return _read_class_folders(
+            path / "test", found, name or path.resolve().name, progress, cache
         )
-    download_archive(path / ARCHIVE, url, md5, progress)
-    return _read_archive(path / ARCHIVE, name or "CIFAR-10, official archive", md5)
+    except OSError as error:
+        raise UserError(f"cannot read the test images at {path}: {error}") from error
+
+
+def _archive_at(path: Path) -> Path | None:
+    if path.is_file():
+        return path
+    return path / ARCHIVE if (path / ARCHIVE).is_file() else None
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: $LOCAL_SGD_RATES_CACHE, or the platform's place for such files."""
+    chosen = os.environ.get("LOCAL_SGD_RATES_CACHE")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "local-sgd-rates"
 
 
 def download_archive(
@@ -156,8 +198,8 @@ def download_archive(
         partial.unlink(missing_ok=True)
 
 
-def _read_archive(path: Path, name: str, md5: str) -> Images:
-    """The 50,000 training records of the official archive, after a check of its MD5."""
+def _read_archive(path: Path, name: str, md5: str, pattern: str) -> Images:
+    """The records of the files called ``pattern`` in the official archive, after a check of its MD5."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
@@ -165,7 +207,7 @@ def _read_archive(path: Path, name: str, md5: str) -> Images:
     records = []
     try:
         with tarfile.open(path) as archive:
-            members = [m for m in archive.getmembers() if Path(m.name).match("data_batch_*.bin")]
+            members = [m for m in archive.getmembers() if Path(m.name).match(pattern)]
             for member in sorted(members, key=lambda m: m.name):
                 content = archive.extractfile(member)
                 if content is None:
@@ -174,7 +216,7 @@ def _read_archive(path: Path, name: str, md5: str) -> Images:
     except (tarfile.TarError, ValueError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not the CIFAR-10 binary archive: {error}") from error
     if not records:
-        raise UserError(f"{path} is not the CIFAR-10 binary archive: no data_batch_*.bin in it")
+        raise UserError(f"{path} is not the CIFAR-10 binary archive: no {pattern} in it")
     table = np.concatenate(records)
     return Images(
         np.ascontiguousarray(table[:, 1:]).reshape(-1, 3, 32, 32),
@@ -193,14 +235,22 @@ def _class_folders(folder: Path) -> list[Path]:
     )
 
 
-def _read_class_folders(folder: Path, name: str, progress: Progress | None) -> Images:
+def _read_class_folders(
+    folder: Path,
+    classes: list[Path],
+    name: str,
+    progress: Progress | None,
+    cache_in: Path | None,
+) -> Images:
     """Every image below the class folders; the label is the folder's place in sorted order."""
     files, labels = [], []
-    for label, child in enumerate(_class_folders(folder)):
+    for label, child in enumerate(classes):
         here = sorted(f for f in child.iterdir() if f.suffix.lower() in _SUFFIXES)
         files += here
         labels += [label] * len(here)
-    cache = folder.parent / f".{folder.name}-decoded.npz"
+    place = folder.resolve()
+    tag = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+    cache = (cache_in or cache_folder()) / f"{place.parent.name}-{place.name}-{tag}.npz"
     # The cache holds for exactly these files: names, sizes and times of change.
     listing = hashlib.sha256()
     for file in files:
@@ -251,18 +301,10 @@ def _read_cache(cache: Path, listing: str, count: int) -> np.ndarray | None:
 
 
 def _write_cache(cache: Path, listing: str, images: np.ndarray) -> None:
-    """Write beside the images, atomically; a read-only folder goes without a cache."""
+    """Keep the decoded images; where the cache cannot be written they are decoded anew every time."""
     content = BytesIO()
     np.savez(
         content, images=images, listing=listing, digest=hashlib.sha256(images.tobytes()).hexdigest()
     )
-    try:
-        descriptor, partial = tempfile.mkstemp(dir=cache.parent, prefix=cache.name)
-    except OSError:
-        return
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content.getbuffer())
-        os.replace(partial, cache)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
+    with suppress(UserError):
+        write_atomically(cache, content.getvalue())

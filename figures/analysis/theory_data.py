@@ -16,8 +16,17 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import log_grid, run_local_sgd
 from theory.simulation.moments import exact_moments
-from theory.theorems.base import Setting, Theorem, comparator_bound, find_theorems
-from theory.theorems.instances import instance_0, instance_1, instance_2, instance_3, instance_4
+from theory.theorems import (
+    Setting,
+    Theorem,
+    find_theorems,
+    instance_0,
+    instance_1,
+    instance_2,
+    instance_3,
+    instance_4,
+)
+from theory.theorems.t5_separable import closed_form, comparator_bound
 from theory.verification.check import confidence_interval
 from theory.verification.orders import simulate_instance
 
@@ -107,8 +116,9 @@ def bound_curve(
         data["exact"] = which.metric.curve(moments)[np.isin(moments.iterations, grid)]
     if theorem == "T5":
         # The closed form after T5, from the choice s = ln(T)/gamma, is looser than the best comparator.
-        logs = np.log(np.maximum(grid, 2))
-        data["closed_form"] = 2 * made.smoothness * logs**2 / (made.margin**2 * grid) + 2 / grid
+        data["closed_form"] = [
+            closed_form(L=made.smoothness, gamma=made.margin, T=max(2, int(t))) for t in grid
+        ]
         data["comparator"] = [comparator_bound(made, setting, int(t)) for t in grid]
         data["margin"] = made.margin
     return data

@@ -216,7 +216,7 @@ def rounds_to_loss(sources: Sources) -> Figure:
     ends = np.array([all_ks[0], all_ks[-1]], float)
     top = 1.4 * max(tops)
     ax.plot(
-        ends, top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":", label="$\propto 1/K$"
+        ends, top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":", label="$\\propto 1/K$"
     )
     style.k_axis(ax, all_ks)
     target = next(iter(next(iter(runs.values())).values()))["config"]["target_loss"]

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures.analysis.sources import ROOT, MissingResult, Sources
+from figures.analysis.places import ROOT
+from figures.analysis.sources import MissingResult, Sources
 from figures.record import speed_table
 from figures.record import tables as result_tables
 from figures.record.claims import claims
@@ -77,16 +78,21 @@ def fill(text: str, tables: dict[str, Table | str]) -> str:
     return filled
 
 
-def update_record(path: Path, root: Path = ROOT) -> list[str]:
-    """Write the record's tables; returns the messages of the missing results.
+def update_record(path: Path, root: Path = ROOT) -> tuple[bool, list[str]]:
+    """Write the record's tables, where they are not what they were.
+
+    Returns:
+        Whether the file was written, and the messages of the missing results.
 
     Raises:
         UserError: the record can't be read or written, or its markers are broken.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {error}") from None
     tables = make_tables(root)
-    write_text(path, fill(text, tables))
-    return list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))
+    filled = fill(text, tables)
+    if filled != text:
+        write_text(path, filled)
+    return filled != text, list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))

@@ -70,7 +70,9 @@ def _theory(sources: Sources) -> list[Row]:
         checks = [c for c in record["checks"] if c["theorem"] == theorem]
         holds = [c for c in checks if c["verdict"] == HOLDS]
         failed = sum(c["verdict"] == FAILED for c in checks)
-        slope = next(s for s in record["slopes"] if s["family"].startswith(family))
+        slope = next((s for s in record["slopes"] if s["family"].startswith(family)), None)
+        if slope is None:
+            raise MissingResult(f"{VERIFY_PATH} has no slope of {family[:2]}: {VERIFY_COMMAND}")
         parts = [
             f"{theorem} holds in {len(holds)} of {len(holds) + failed} applicable checks",
             f"order on {family[:2]}: {slope['slope']:.4f} [{slope['low']:.4f}, {slope['high']:.4f}] "
@@ -109,7 +111,7 @@ def _tightness(record: dict[str, Any], data: str) -> Row:
 def late_slopes(runs: Runs) -> list[dict[str, Any]]:
     """The fits of the late phase, of the runs that have one."""
     fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
-    return [fit for fit in fits if fit["slope"] is not None]
+    return [fit for fit in fits if fit["slope"] is not None and fit["interval"] is not None]
 
 
 def rate_verdict(runs: Runs) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from figures.analysis.sources import Sources
 from figures.drawing.deep_curves import Runs, late_line, load_runs
 from figures.drawing.orders import VERIFY_COMMAND, VERIFY_PATH
 from figures.drawing.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, solved_rows
+from theory.support.errors import UserError
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE
 from theory.verification.orders import fit_slope
 from theory.verification.tables import number
@@ -113,7 +114,7 @@ def deep_runs(sources: Sources) -> Table:
                     str(k),
                     f"{reached:,}" if reached is not None else f"{s['status']} at {s['rounds']:,}",
                     f"{s['iterations']:,}",
-                    f"{s['final_train_loss']:.3g}",
+                    _value(s["final_train_loss"], ".3g"),
                     interval(fits["loglog_slope"]),
                     _r2(fits["inverse_loss_vs_iterations"]["r2"]),
                     _r2(late[2] if late else None),
@@ -140,7 +141,12 @@ def deep_runs(sources: Sources) -> Table:
 
 
 def _r2(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return _value(value, ".3f")
+
+
+def _value(value: float | str | None, form: str) -> str:
+    """A number of a result file, where NaN is null and infinity a word."""
+    return "-" if value is None else value if isinstance(value, str) else format(value, form)
 
 
 def _config(runs: Runs) -> dict[str, Any]:
@@ -234,7 +240,7 @@ def deep_fixed(sources: Sources) -> Table:
                     str(k),
                     f"{s['rounds']:,}",
                     f"{s['iterations']:,}",
-                    f"{s['final_train_loss']:.3g}",
+                    _value(s["final_train_loss"], ".3g"),
                     interval(run["fits"]["loglog_slope"]),
                     s["status"],
                 )
@@ -360,6 +366,10 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
+def _number(value: Any) -> str:
+    return number(value) if _finite(value) else "-"
+
+
 def all_checks(sources: Sources) -> Table:
     """Every check that applies."""
     record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
@@ -369,10 +379,10 @@ def all_checks(sources: Sources) -> Table:
             c["problem"],
             c["heterogeneity"],
             str(c["local_steps"]),
-            number(c["measured"])
-            + ("" if c["how"] == "exact" else f" [{number(c['low'])}, {number(c['high'])}]"),
-            number(c["bound"]),
-            number(c["ratio"]) if _finite(c["ratio"]) else "-",
+            _number(c["measured"])
+            + ("" if c["how"] == "exact" else f" [{_number(c['low'])}, {_number(c['high'])}]"),
+            _number(c["bound"]),
+            _number(c["ratio"]),
             c["verdict"],
         )
         for c in record["checks"]
@@ -452,6 +462,10 @@ def communication(sources: Sources) -> Table:
     ks = families[0]["local_steps"]
     rows = []
     for c in families:
+        if not len(c["rounds"]) == len(c["bound"]) == len(ks):
+            raise UserError(
+                f"{VERIFY_PATH}: a family of communication has not every K of the first"
+            )
         cells = [
             f"{'not reached' if measured is None else f'{measured:,.0f}'} ({np.ceil(bound):,.0f})"
             for measured, bound in zip(c["rounds"], c["bound"], strict=True)
@@ -491,10 +505,10 @@ def worst_cases(sources: Sources) -> Table:
                     name,
                     str(r["local_steps"]),
                     str(r["rounds"]),
-                    f"{r['instance']:.6f} ({r['instance_name']})",
-                    f"{r['worst_case']:.6f}",
-                    "-" if r["bound"] is None else f"{r['bound']:.6f}",
-                    "-" if r["ratio"] is None else f"{r['ratio']:.3f}",
+                    f"{_value(r['instance'], '.6f')} ({r['instance_name']})",
+                    _value(r["worst_case"], ".6f"),
+                    _value(r["bound"], ".6f"),
+                    _value(r["ratio"], ".3f"),
                     r["verdict"],
                 )
             )
@@ -520,7 +534,8 @@ def worst_case_summary(record: dict[str, Any]) -> str:
     """How the cells of the whole file came out."""
     rows = record["rows"]
     solved = [r for r in rows if r["worst_case"] is not None]
-    gap = max((abs(r["duality_gap"]) for r in solved), default=np.nan)
+    gaps = [abs(r["duality_gap"]) for r in solved if r["duality_gap"] is not None]
+    gap = max(gaps, default=np.nan)
     misses = [abs(r["attained"] - r["worst_case"]) for r in solved if r["attained"] is not None]
     failed = sum(r["verdict"] == FAILED for r in rows)
     routes = record["routes"]

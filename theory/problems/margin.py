@@ -258,12 +258,6 @@ class MarginProblem:
         return self.loss.convex
 
     @cached_property
-    def node_smoothness(self) -> float:
-        """L of every f_i, at most ``smoothness``: what full gradients see."""
-        largest = float(np.linalg.eigvalsh(self.hessians)[:, -1].max()) if self.rank else 0.0
-        return self.loss.curvature * largest
-
-    @cached_property
     def global_smoothness(self) -> float:
         """L of f itself, at most ``smoothness``: for methods that take its full gradient."""
         largest = float(np.linalg.eigvalsh(self.hessians.mean(axis=0))[-1]) if self.rank else 0.0
@@ -280,6 +274,11 @@ class MarginProblem:
             return None
         radius = np.linalg.norm(self.features, axis=1) * np.sqrt(self.initial_distance)
         return self.loss.curvature_within(self.targets, radius)
+
+    @property
+    def growth_radius(self) -> float:
+        """Distance from x* within which the growth constants hold: everywhere for least squares."""
+        return float("inf") if self.loss is SQUARED else float(np.sqrt(self.initial_distance))
 
     @cached_property
     def hessians(self) -> Array:

@@ -44,6 +44,9 @@ class Sampled(Simulated, Protocol):
     def node_sizes(self) -> NDArray[np.int64]:
         """m_i, (n,)."""
 
+    def sample_losses(self, models: Array, indices: NDArray[np.int64]) -> Array:
+        """Mean loss over sampled rows: (runs, n, d), (runs, n, batch_size) -> (runs, n)."""
+
     def sample_gradients(self, models: Array, indices: NDArray[np.int64]) -> Array:
         """Mean gradient over sampled rows: (runs, n, d), (runs, n, batch_size) -> (runs, n, d)."""
 
@@ -87,8 +90,8 @@ class KnowsConstants(Protocol):
         """L of A0: of every sample's loss, not of f."""
 
     @property
-    def node_smoothness(self) -> float:
-        """L of every f_i, at most ``smoothness``: what full gradients see."""
+    def global_smoothness(self) -> float:
+        """L of f, at most ``smoothness``."""
 
     @property
     def initial_distance(self) -> float:
@@ -105,6 +108,10 @@ class KnowsConstants(Protocol):
     @property
     def global_growth(self) -> float:
         """mu of A4'."""
+
+    @property
+    def growth_radius(self) -> float:
+        """Distance from x* within which A4 and A4' hold with these mu; at least sqrt(D)."""
 
     @property
     def strong_growth(self) -> float:

@@ -20,6 +20,8 @@ from theory.simulation import arguments
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
+# A moment below it is scaled up; far enough from the end of double precision for a round to be exact.
+RESCALE_BELOW = 1e-100
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class ExactMoments:
             "sync_gradient" over rounds begun before t; NaN at t = 0. A batch is drawn independently of
             the model that it meets, so the expectation of its loss is that of the node's.
         best_sync_loss: min over the rounds begun before t of E f(xbar_r); NaN at t = 0.
+        log_distance: logarithm of the expected "distance", with its digits where that has left the
+            range of double precision (unless it does so within one round); -inf where it is 0.
     """
 
     iterations: NDArray[np.int64]
     history: dict[str, Array]
     averages: dict[str, Array]
     best_sync_loss: Array
+    log_distance: Array
 
 
 def exact_moments(
@@ -70,6 +75,7 @@ def exact_moments(
     sums = dict.fromkeys(("local_loss", "sync_loss", "global_loss", "sync_gradient"), 0.0)
     averages: dict[int, dict[str, float]] = {}
     best: dict[int, float] = {}
+    logs: dict[int, float] = {}
     lowest = np.inf
     wanted = set(grid.tolist())
     # Above 2/L moments grow without bound; infinities are then the answer, not an accident.
@@ -80,6 +86,7 @@ def exact_moments(
             now = chain.metrics()
             if t in wanted:
                 rows[t] = now
+                logs[t] = chain.log_distance()
                 started = max(1, -(-t // local_steps))
                 averages[t] = {
                     name: (total / (started if name.startswith("sync") else t) if t else np.nan)
@@ -102,6 +109,7 @@ def exact_moments(
         {name: np.array([rows[t][name] for t in points]) for name in rows[0]},
         {name: np.array([averages[t][name] for t in points]) for name in averages[0]},
         np.array([best[t] for t in points]),
+        np.array([logs[t] for t in points]),
     )
 
 
@@ -126,6 +134,8 @@ class _Chain:
         # z_0 in row-space coordinates: C' alpha for x_0 - x* = -A' alpha.
         start = -(problem.coordinates.T @ problem.solution_coefficients)
         self.transition = np.eye(r) - step_size * self.hessians
+        # The moments are those kept here times e^log_scale, so that a linear rate doesn't underflow.
+        self.log_scale = 0.0
         self._restart(np.outer(start, start))
 
     def _restart(self, moment: Array) -> None:
@@ -156,15 +166,26 @@ class _Chain:
 
     def average(self) -> None:
         """Synchronise."""
-        self._restart(self.mean_moment())
+        moment = self.mean_moment()
+        size = float(np.trace(moment))
+        if 0 < size < RESCALE_BELOW:
+            moment = moment / size
+            self.log_scale += float(np.log(size))
+        self._restart(moment)
+
+    def log_distance(self) -> float:
+        """log E||xbar - x*||^2."""
+        size = float(np.trace(self.mean_moment()))
+        return float(np.log(size)) + self.log_scale if size > 0 else -np.inf
 
     def metrics(self) -> dict[str, float]:
         """All five expectations now."""
         mean = self.mean_moment()
+        scale = float(np.exp(self.log_scale))
         image = self.mean_hessian @ mean
         local = float(np.trace(self.own, axis1=1, axis2=2).mean())
         spread = local - np.trace(mean)
-        return {
+        values = {
             "global_loss": 0.5 * float(np.trace(image)),
             "local_loss": 0.5 * float(np.einsum("irs,irs->", self.hessians, self.own)) / self.n,
             "distance": float(np.trace(mean)),
@@ -172,3 +193,4 @@ class _Chain:
             "gradient": float(np.trace(image @ self.mean_hessian)),
             "consensus": max(0.0, float(spread)),
         }
+        return {name: scale * value for name, value in values.items()}

@@ -1,23 +1,36 @@
-"""T1-T6: statements, assumptions, bounds, and the instances that show them tight."""
+"""The theorems T0-T6, one file each with its proof; sharper variants; tight instances.
 
-from theory.theorems.base import (
-    T1,
-    T2,
-    T3,
+``THEOREMS`` holds the plain statements in order, ``SHARPER`` their variants with smaller constants.
+:func:`theory.theorems.explain.explain` prints any of them with its proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from theory.support.errors import UserError
+from theory.theorems.base import Instance, Metric, Setting, Theorem
+from theory.theorems.t0_every_path import T0, T0_SEPARABLE
+from theory.theorems.t1_local_losses import T1, instance_0, instance_huber
+from theory.theorems.t2_synchronised import T2, instance_1, instance_6
+from theory.theorems.t3_similar import T3, instance_2, instance_5
+from theory.theorems.t4_linear import (
     T4,
     T4_GLOBAL,
-    T5,
-    T5_SYNC,
-    T6,
-    THEOREMS,
-    Instance,
-    Metric,
-    Setting,
-    Theorem,
-    find_theorems,
+    instance_3,
+    instance_bend,
+    instance_simplex,
 )
+from theory.theorems.t5_separable import T5, T5_SYNC
+from theory.theorems.t6_nonconvex import T6, instance_4
+
+THEOREMS: tuple[Theorem, ...] = (T0, T0_SEPARABLE, T1, T2, T3, T4, T4_GLOBAL, T5, T5_SYNC, T6)
+SHARPER: tuple[Theorem, ...] = tuple(variant for t in THEOREMS for variant in t.sharper)
 
 __all__ = [
+    "SHARPER",
+    "T0",
+    "T0_SEPARABLE",
     "T1",
     "T2",
     "T3",
@@ -31,5 +44,53 @@ __all__ = [
     "Metric",
     "Setting",
     "Theorem",
+    "all_instances",
     "find_theorems",
+    "instance_0",
+    "instance_1",
+    "instance_2",
+    "instance_3",
+    "instance_4",
+    "instance_5",
+    "instance_6",
+    "instance_bend",
+    "instance_huber",
+    "instance_simplex",
 ]
+
+
+def find_theorems(names: Sequence[str]) -> list[Theorem]:
+    """The theorems named, in order; "T4" means T4 and T4' both, "T2/S3" a sharper variant.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    chosen: list[Theorem] = []
+    for name in names:
+        found = [t for t in (*THEOREMS, *SHARPER) if name.upper() in (t.name, t.name.rstrip("'"))]
+        if not found:
+            raise UserError(
+                f"theorem {name!r}, allowed: {', '.join(t.name for t in THEOREMS)}, "
+                f"and the sharper {', '.join(t.name for t in SHARPER)}"
+            )
+        chosen += [t for t in found if t not in chosen]
+    return chosen
+
+
+def all_instances(local_steps: int = 5, rounds: int = 10_000) -> list[Instance]:
+    """Every instance whose ratio bound / value has a limit, long enough to be near it.
+
+    I3 runs for 50 rounds, as (3/4)^T leaves the range of floating point; those that run on the NumPy
+    engine, and whose ratio is there at once, are short.
+    """
+    return [
+        *(instance_0(name, 10, local_steps) for name in ("T1", "T2", "T3")),
+        instance_huber(10, local_steps),
+        instance_1(rounds, local_steps),
+        instance_2(rounds, local_steps),
+        instance_3(50, local_steps=local_steps),
+        instance_simplex(20, max(3, local_steps)),
+        instance_bend(),
+        instance_4(rounds, local_steps),
+        instance_5(400, local_steps),
+    ]

@@ -1,23 +1,20 @@
-"""T1-T6: each theorem is data plus two functions, its assumptions and its bound.
+"""What a theorem is made of: a metric, assumptions, a bound, and the instances that show it tight.
 
-The statements, with complete proofs and explicit constants, are in the project's theory notes; they
-are this project's, for the rates that the paper's abstract gives. A theorem never runs anything: it
-says what must hold of a problem and a :class:`Setting`, what is measured, and how large it may be.
+A theorem never runs anything: it says what must hold of a problem and a :class:`Setting`, what is
+measured, and how large it may be. Each theorem has a file of its own, with its proof; the statements
+and their constants are this project's, for the rates that the paper's abstract gives.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from theory.problems.protocols import KnowsConstants, Problem
-from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -76,6 +73,25 @@ class Metric:
         return last[0] if last.ndim == 2 else np.asarray(last)
 
 
+@dataclass(frozen=True)
+class BestAtRounds(Metric):
+    """min over r = 0, ..., R of f(xbar_r); between rounds it counts the mean model of the moment."""
+
+    name: str = "sync_loss"
+
+    def __str__(self) -> str:
+        return "best sync_loss"
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """See :class:`Metric`; the minimum is kept where the mean over rounds is."""
+        return ("sync_loss",)
+
+    def curve(self, result: Measured) -> Array:
+        """See :class:`Metric`."""
+        return np.fmin(result.best_sync_loss, result.history["global_loss"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """How Local SGD is run.
@@ -111,43 +127,16 @@ class Assumption:
     reason: str
 
 
-Assumptions = Callable[[KnowsConstants, Setting], list[Assumption]]
+# A hypothesis; the docstring of the function states it, for readers.
+Hypothesis = Callable[[KnowsConstants, Setting], Assumption]
 # (problem, setting, t) -> bound on the metric at iteration t; averages are over s < t.
 Bound = Callable[[KnowsConstants, Setting, int], float]
+# (problem, setting, outcome) -> bound on each path of the outcome, (seeds,).
+PathBound = Callable[[KnowsConstants, Setting, Measured], Array]
+# (problem, K) -> an admissible eta.
+Step = Callable[[KnowsConstants, int], float]
 # (problem, eps, K) -> rounds that the bound needs for accuracy eps at the default step size.
 RoundsTo = Callable[[KnowsConstants, float, int], float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Theorem:
-    """A bound on a metric of Local SGD.
-
-    Attributes:
-        name: T1, ..., T6; a prime marks the variant at synchronisation or with the global constant.
-        title: what it says, in a few words.
-        statement: the inequality.
-        metric: what is measured.
-        order: predicted exponent of T at fixed K; None for linear rates.
-        assumptions: checks of a problem and a setting.
-        bound: the right-hand side.
-        default_step: an admissible step size, (problem, K) -> eta.
-        rounds_to: communication complexity from the bound, where it is a closed form.
-    """
-
-    name: str
-    title: str
-    statement: str
-    metric: Metric
-    order: float | None
-    assumptions: Assumptions
-    bound: Bound
-    default_step: Callable[[KnowsConstants, int], float]
-    rounds_to: RoundsTo | None = None
-
-    def applies(self, problem: KnowsConstants, setting: Setting) -> tuple[bool, str]:
-        """(whether every assumption holds, the reasons of those that do not)."""
-        failed = [a for a in self.assumptions(problem, setting) if not a.holds]
-        return not failed, "; ".join(f"{a.name}: {a.reason}" for a in failed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +149,7 @@ class Instance:
         theorem: the theorem that it shows tight.
         metric: what is measured, at the end of the run.
         value: the metric in closed form.
-        limit: the limit of bound / value for long runs.
+        limit: the limit of bound / value for long runs; the ratio itself where it is always the same.
     """
 
     problem: Problem
@@ -171,313 +160,73 @@ class Instance:
     limit: float
 
 
-# ---- assumptions ---------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Theorem:
+    """A bound on a metric of Local SGD.
+
+    Attributes:
+        name: T0, ..., T6; a prime marks the variant at synchronisation, with the global constant or for
+            separable data; "T1/S1" is a sharper variant of T1 in its place.
+        title: what it says, in a few words.
+        statement: the inequality.
+        metric: what is measured.
+        order: predicted exponent of T at fixed K; None where the bound is no power of T.
+        assumptions: what must hold of a problem and a setting.
+        formula: the right-hand side as a plain function of numbers; its docstring proves a sharper
+            variant.
+        bound: the right-hand side on a problem.
+        default_step: an admissible step size, (problem, K) -> eta.
+        rounds_to: communication complexity from the bound, where it is a closed form.
+        every_path: whether the bound holds on every sample path, not only in expectation.
+        path_bound: the bound that a path has for itself, where there is a smaller one.
+        sharper: variants with a smaller right-hand side, under assumptions of their own.
+        instances: makers of the instances that show it tight; their docstrings state and prove them.
+        tightest: the least bound / measured known, and where, for tables.
+        module: name of the module that holds it, the proof in its docstring.
+    """
+
+    name: str
+    title: str
+    statement: str
+    metric: Metric
+    order: float | None
+    assumptions: tuple[Hypothesis, ...]
+    formula: Callable[..., float]
+    bound: Bound
+    default_step: Step
+    rounds_to: RoundsTo | None = None
+    every_path: bool = False
+    path_bound: PathBound | None = None
+    sharper: tuple[Theorem, ...] = ()
+    instances: tuple[Callable[..., Instance], ...] = ()
+    tightest: str = ""
+    module: str = ""
+
+    def check(self, problem: KnowsConstants, setting: Setting) -> list[Assumption]:
+        """Every assumption, checked."""
+        return [hypothesis(problem, setting) for hypothesis in self.assumptions]
+
+    def applies(self, problem: KnowsConstants, setting: Setting) -> tuple[bool, str]:
+        """(whether every assumption holds, the reasons of those that do not)."""
+        failed = [a for a in self.check(problem, setting) if not a.holds]
+        return not failed, "; ".join(f"{a.name}: {a.reason}" for a in failed)
 
 
-def smooth(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A0, with the L that the problem states."""
-    ok = math.isfinite(problem.smoothness) and problem.smoothness > 0
-    return Assumption("A0 smooth", ok, f"L = {problem.smoothness:.3g}")
+def full_setting(step_size: float, local_steps: int, rounds: int) -> Setting:
+    """Deterministic Local SGD: full gradients, all nodes, the plain mean."""
+    return Setting(step_size=step_size, local_steps=local_steps, rounds=rounds, gradient="full")
 
 
-def convex(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A1."""
-    ok = problem.convex
-    return Assumption("A1 convex", ok, "convex" if ok else f"{problem.name} is not convex")
-
-
-def interpolation(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A2: one x* minimises every sample's loss."""
-    ok = problem.solution is not None
-    return Assumption("A2 interpolation", ok, "x* exists" if ok else "the minimum is not attained")
-
-
-def similar(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A3: f_i >= c f with c > 0."""
-    c = problem.similarity
-    reason = f"c = {c:.3g}" if c > 0 else "c = 0, some node does not see a direction that others do"
-    return Assumption("A3 c-similar", c > 0, reason)
-
-
-def grows_locally(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A4: quadratic growth of every f_i."""
-    mu = problem.local_growth
-    reason = f"mu = {mu:.3g}" if mu > 0 else "mu = 0, some node's loss is flat in a direction"
-    return Assumption("A4 local growth", mu > 0, reason)
-
-
-def grows_globally(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A4': quadratic growth of f."""
-    mu = problem.global_growth
-    return Assumption("A4' global growth", mu > 0, f"mu = {mu:.3g}")
-
-
-def separable(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A positive margin, so that a comparator u = s w exists."""
-    gamma = problem.margin
-    reason = f"gamma = {gamma:.3g}" if gamma > 0 else "no separating direction (hard labels only)"
-    return Assumption("margin", gamma > 0, reason)
-
-
-def strong_growth(problem: KnowsConstants, _: Setting) -> Assumption:
-    """A5 with a finite rho."""
-    rho = problem.strong_growth
-    ok = math.isfinite(rho)
-    return Assumption(
-        "A5 strong growth",
-        ok,
-        f"rho = {rho:.3g}" if ok else "rho unknown, the samples are dependent",
-    )
-
-
-def attained_or_zero_infimum(problem: KnowsConstants, _: Setting) -> Assumption:
-    """f >= 0 = inf f: true of every built-in loss under interpolation or separability."""
-    ok = problem.solution is not None or problem.margin > 0
-    return Assumption("inf f = 0", ok, "inf f = 0" if ok else "inf f is above 0")
-
-
-def step_below(
-    factor: float, strict: bool = True
-) -> Callable[[KnowsConstants, Setting], Assumption]:
-    """eta < factor / L, or <= when not strict."""
-
-    def check(problem: KnowsConstants, setting: Setting) -> Assumption:
-        limit = factor / problem.smoothness
-        slack = setting.step_size - limit
-        ok = slack < 0 if strict else slack <= 1e-12 * limit
-        sign = "<" if strict else "<="
-        return Assumption(
-            "step size",
-            ok,
-            f"eta = {setting.step_size:.3g}, allowed: {sign} {limit:.3g} = {factor:g}/L",
-        )
-
-    return check
-
-
-def step_below_t6(problem: KnowsConstants, setting: Setting) -> Assumption:
-    """eta <= 1 / (10 rho K L)."""
-    limit = 1.0 / (10 * problem.strong_growth * setting.local_steps * problem.smoothness)
-    ok = setting.step_size <= limit * (1 + 1e-12)
-    reason = f"eta = {setting.step_size:.3g}, allowed: <= {limit:.3g} = 1/(10 rho K L)"
-    return Assumption("step size", ok, reason)
-
-
-def _all(*checks: Callable[[KnowsConstants, Setting], Assumption]) -> Assumptions:
-    return lambda problem, setting: [check(problem, setting) for check in checks]
-
-
-# ---- bounds --------------------------------------------------------------------------------------
-
-
-def _phi(problem: KnowsConstants, setting: Setting) -> float:
-    """phi(eta) = min(1, 2 - eta L)."""
-    return min(1.0, 2.0 - setting.step_size * problem.smoothness)
-
-
-def _started(setting: Setting, t: int) -> int:
-    """Rounds begun before iteration t."""
+def rounds_begun(setting: Setting, t: int) -> int:
+    """Rounds begun before iteration t, at least 1."""
     return max(1, -(-t // setting.local_steps))
 
 
-def _bound_t1(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    return problem.initial_distance / (2 * _phi(problem, setting) * setting.step_size * t)
-
-
-def _bound_t2(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    rounds = _started(setting, t)
-    return problem.initial_distance / (2 * _phi(problem, setting) * setting.step_size * rounds)
-
-
-def _bound_t3(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    return _bound_t1(problem, setting, t) / problem.similarity
-
-
-def _bound_t4(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    rate = math.log1p(-min(setting.step_size * problem.local_growth, 1 - 1e-16))
-    return problem.initial_distance * math.exp(t * rate)
-
-
-def _bound_t4_global(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    rate = math.log1p(-min(setting.step_size * problem.global_growth, 1 - 1e-16))
-    return problem.initial_distance * math.exp((t // setting.local_steps) * rate)
-
-
-def comparator_bound(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    """min over s >= 0 of ||x_0 - s w||^2 + 2 eta t log(1 + exp(-gamma s)), the bracket of T5."""
-    start, w = problem.start, problem.separating_direction
-    assert w is not None, "T5 was applied without its assumptions"
-    along, square = float(start @ w), float(start @ start)
-
-    def bracket(s: float) -> float:
-        loss = float(np.logaddexp(0.0, -problem.margin * s))
-        return square - 2 * s * along + s * s + 2 * setting.step_size * t * loss
-
-    # Unimodal (convex) in s; past this point the square alone exceeds the value at s = 0.
-    far = abs(along) + math.sqrt(along**2 + 2 * setting.step_size * t * math.log(2.0)) + 1.0
-    found = minimize_scalar(
-        bracket, bounds=(0.0, far), method="bounded", options={"xatol": 1e-10 * far}
-    )
-    return min(float(found.fun), bracket(0.0))
-
-
-def _bound_t5(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    eta = setting.step_size
-    scale = 2 * eta * (1 - eta * problem.smoothness) * t
-    return comparator_bound(problem, setting, t) / scale
-
-
-def _bound_t5_sync(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    eta = setting.step_size
-    rounds = _started(setting, t)
-    # Rounds begun before t are complete in the proof, so their iterations count in full.
-    bracket = comparator_bound(problem, setting, rounds * setting.local_steps)
-    return bracket / (2 * eta * (1 - eta * problem.smoothness) * rounds)
-
-
-def _bound_t6(problem: KnowsConstants, setting: Setting, t: int) -> float:
-    whole = _started(setting, t) * setting.local_steps
-    return 4 * float(problem.global_loss(problem.start)) / (setting.step_size * whole)
-
-
-# ---- admissible steps and communication complexity -----------------------------------------------
-
-
-def _one_over_l(problem: KnowsConstants, _: int) -> float:
+def one_over_l(problem: KnowsConstants, _: int) -> float:
+    """eta = 1/L."""
     return 1.0 / problem.smoothness
 
 
-def _half_over_l(problem: KnowsConstants, _: int) -> float:
+def half_over_l(problem: KnowsConstants, _: int) -> float:
+    """eta = 1/(2L)."""
     return 0.5 / problem.smoothness
-
-
-def _step_t6(problem: KnowsConstants, local_steps: int) -> float:
-    return 1.0 / (10 * problem.strong_growth * local_steps * problem.smoothness)
-
-
-def _rounds_t2(problem: KnowsConstants, eps: float, _: int) -> float:
-    return problem.smoothness * problem.initial_distance / (2 * eps)
-
-
-def _rounds_t3(problem: KnowsConstants, eps: float, local_steps: int) -> float:
-    return _rounds_t2(problem, eps, 1) / (problem.similarity * local_steps)
-
-
-def _rounds_t4(problem: KnowsConstants, eps: float, local_steps: int) -> float:
-    condition = problem.smoothness / problem.local_growth
-    return condition * math.log(problem.initial_distance / eps) / local_steps
-
-
-def _rounds_t4_global(problem: KnowsConstants, eps: float, _: int) -> float:
-    condition = problem.smoothness / problem.global_growth
-    return condition * math.log(problem.initial_distance / eps)
-
-
-def _rounds_t6(problem: KnowsConstants, eps: float, _: int) -> float:
-    start = float(problem.global_loss(problem.start))
-    return 40 * problem.strong_growth * problem.smoothness * start / eps
-
-
-# ---- the theorems --------------------------------------------------------------------------------
-
-T1 = Theorem(
-    name="T1",
-    title="local losses, O(1/T), any K",
-    statement="(1/T) sum_t (1/n) sum_i E f_i(x_i^t) <= D / (2 phi eta T)",
-    metric=Metric("local_loss", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, convex, interpolation, step_below(2.0)),
-    bound=_bound_t1,
-    default_step=_one_over_l,
-)
-T2 = Theorem(
-    name="T2",
-    title="global loss at synchronisation, O(K/T)",
-    statement="(1/R) sum_r E f(xbar_r) <= D / (2 phi eta R)",
-    metric=Metric("sync_loss", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, convex, interpolation, step_below(2.0)),
-    bound=_bound_t2,
-    default_step=_one_over_l,
-    rounds_to=_rounds_t2,
-)
-T3 = Theorem(
-    name="T3",
-    title="global loss of similar nodes, O(1/T)",
-    statement="(1/T) sum_t E f(xbar^t) <= D / (2 c phi eta T)",
-    metric=Metric("global_loss", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, convex, interpolation, similar, step_below(2.0)),
-    bound=_bound_t3,
-    default_step=_one_over_l,
-    rounds_to=_rounds_t3,
-)
-T4 = Theorem(
-    name="T4",
-    title="linear rate an iteration",
-    statement="E||xbar^T - x*||^2 <= (1 - eta mu)^T D, mu of every f_i",
-    metric=Metric("distance"),
-    order=None,
-    assumptions=_all(smooth, convex, interpolation, grows_locally, step_below(1.0, strict=False)),
-    bound=_bound_t4,
-    default_step=_one_over_l,
-    rounds_to=_rounds_t4,
-)
-T4_GLOBAL = Theorem(
-    name="T4'",
-    title="linear rate a round",
-    statement="E||xbar_R - x*||^2 <= (1 - eta mu)^R D, mu of f",
-    metric=Metric("distance"),
-    order=None,
-    assumptions=_all(smooth, convex, interpolation, grows_globally, step_below(1.0, strict=False)),
-    bound=_bound_t4_global,
-    default_step=_one_over_l,
-    rounds_to=_rounds_t4_global,
-)
-T5 = Theorem(
-    name="T5",
-    title="separable logistic, local losses",
-    statement="(1/T) sum_t (1/n) sum_i E f_i(x_i^t) <= [||x_0 - u||^2 + 2 eta T f(u)] / (2 eta (1 - eta L) T)",
-    metric=Metric("local_loss", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, convex, separable, step_below(1.0)),
-    bound=_bound_t5,
-    default_step=_half_over_l,
-)
-T5_SYNC = Theorem(
-    name="T5'",
-    title="separable logistic, global loss at synchronisation",
-    statement="(1/R) sum_r E f(xbar_r) <= [||x_0 - u||^2 + 2 eta T f(u)] / (2 eta (1 - eta L) R)",
-    metric=Metric("sync_loss", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, convex, separable, step_below(1.0)),
-    bound=_bound_t5_sync,
-    default_step=_half_over_l,
-)
-T6 = Theorem(
-    name="T6",
-    title="non-convex, squared gradient, O(K/T)",
-    statement="(1/R) sum_r E||grad f(xbar_r)||^2 <= 4 f(x_0) / (eta T)",
-    metric=Metric("sync_gradient", averaged=True),
-    order=-1.0,
-    assumptions=_all(smooth, attained_or_zero_infimum, strong_growth, step_below_t6),
-    bound=_bound_t6,
-    default_step=_step_t6,
-    rounds_to=_rounds_t6,
-)
-THEOREMS: tuple[Theorem, ...] = (T1, T2, T3, T4, T4_GLOBAL, T5, T5_SYNC, T6)
-
-
-def find_theorems(names: list[str]) -> list[Theorem]:
-    """The theorems named, in order; "T4" means T4 and T4' both.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    chosen = []
-    for name in names:
-        found = [t for t in THEOREMS if name.upper() in (t.name, t.name.rstrip("'"))]
-        if not found:
-            raise UserError(f"theorem {name!r}, allowed: {', '.join(t.name for t in THEOREMS)}")
-        chosen += [t for t in found if t not in chosen]
-    return chosen

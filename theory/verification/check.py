@@ -15,10 +15,12 @@ from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import ExactMoments, exact_moments
 from theory.support.errors import UserError
-from theory.theorems.base import Metric, Setting, Theorem
+from theory.support.verdicts import FAILED as FAILED
+from theory.support.verdicts import HOLDS as HOLDS
+from theory.support.verdicts import NOT_APPLICABLE as NOT_APPLICABLE
+from theory.theorems import Metric, Setting, Theorem
 from theory.verification.violations import Violation
 
-HOLDS, FAILED, NOT_APPLICABLE = "HOLDS", "FAILED", "NOT APPLICABLE"
 # A tight bound equals what is measured; rounding may put it on either side.
 ROUNDING = 1e-9
 # Sampled runs hold ||x - x*||^2 to this share of D; below it, both sides of T4 are rounding noise.

@@ -19,8 +19,7 @@ from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
 from theory.support.errors import UserError
-from theory.theorems.base import T2, T3, Instance, Theorem
-from theory.theorems.instances import instance_1, instance_2, instance_4
+from theory.theorems import T2, T3, Instance, Theorem, instance_1, instance_2, instance_4
 from theory.verification.check import FAILED, HOLDS
 
 Array = NDArray[np.float64]

@@ -20,8 +20,11 @@ from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
 from theory.problems.margin import MarginProblem
 from theory.support.errors import UserError
-from theory.theorems.base import THEOREMS, Instance, Theorem, find_theorems
-from theory.theorems.instances import (
+from theory.theorems import (
+    THEOREMS,
+    Instance,
+    Theorem,
+    find_theorems,
     instance_0,
     instance_1,
     instance_2,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from theory.theorems.base import THEOREMS
+from theory.theorems import THEOREMS
 from theory.verification.baselines import BaselineRow
 from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
 from theory.verification.orders import Communication, SlopeFit

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -370,6 +370,11 @@ def metric_names(text: str) -> list[str]:
     return names
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command, as a console script."""
     cli.one_blas_thread()
     cli.run(app, "python -m theory.worst_case")
+
+
+if __name__ == "__main__":
+    script()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.support.files import write_json
-from theory.verification.check import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS
 from theory.worst_case.closed_forms import bound, instance, sharper_bound, theorem_of
 from theory.worst_case.extremal import attained
 from theory.worst_case.reduction import Schedule, WorstCase, worst_case

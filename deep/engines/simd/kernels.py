@@ -48,10 +48,7 @@ V = LANES
 #: Hash of all compiled code: a function holds its callees' machine code, but Numba's cache knows
 #: only the file that the function itself is in.
 _SOURCES = hashlib.sha256(
-    b"".join(
-        (Path(__file__).parent / name).read_bytes()
-        for name in ("vector.py", "kernels.py", "network.py")
-    )
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()
 
 

@@ -24,6 +24,13 @@ from deep.engines.simd.kernels import (
     norm_forward,
 )
 from deep.engines.simd.vector import LANES, add, load, plain, store, zeros_like
+from deep.engines.simd.winograd import (
+    buffer_sizes,
+    convolve,
+    suits,
+    suits_gradient,
+    weight_gradient,
+)
 from deep.resnet import EPSILON, Architecture, block_shapes, n_parameters, parameter_shapes
 
 V = LANES
@@ -32,7 +39,8 @@ C_IN, C_OUT, S_IN, S_OUT, STRIDE, SHORTCUT = range(6)
 W1, G1, B1, W2, G2, B2, WS, GS, BS = range(6, 15)
 X, A1, H1, A2, AS, RS, OUT = range(15, 22)
 T1, T2, TS = range(22, 25)
-GX, G, D, E, COLUMNS = 25, 26, 27, 28, 29
+GX, G, D, E = range(25, 29)
+FAST, FAST_GRADIENT, COLUMNS = 29, 30, 31
 # Rows of the tap table for block b: TAP_ROWS * b + one of these; BACK_1 has four, one a parity.
 FORWARD_1, FORWARD_2, FORWARD_S, BACK_2, BACK_S, BACK_1 = 0, 1, 2, 3, 4, 5
 TAP_ROWS = 9
@@ -56,7 +64,8 @@ class Plan:
 
 # Entries of Plan.ends.
 WIDTH, SIZE, CLASSES, STEM_W, STEM_G, STEM_B, HEAD_W, HEAD_B = range(8)
-INPUT, STEM_A, STEM_OUT, STEM_T, POOLED, LOGITS, ENDS = range(8, 15)
+INPUT, STEM_A, STEM_OUT, STEM_T, POOLED, LOGITS = range(8, 14)
+KERNELS, TILES, PRODUCTS, ENDS = range(14, 18)
 
 
 def make_plan(architecture: Architecture) -> Plan:
@@ -103,6 +112,8 @@ def make_plan(architecture: Architecture) -> Plan:
     for key in [(width, size)] + [(s.n_out, s.size_out) for s in shapes]:
         if key not in work:
             work[key] = plain(*key), bordered(*key), plain(*key)
+    # Buffers of the Winograd transforms serve all blocks.
+    transforms = np.zeros(3, np.int64)
     below, gradient_below = int(ends[STEM_OUT]), work[(width, size)][0]
     for index, (row, s) in enumerate(zip(blocks, shapes, strict=True)):
         row[[C_IN, C_OUT, S_IN, S_OUT]] = s.n_in, s.n_out, s.size_in, s.size_out
@@ -125,6 +136,10 @@ def make_plan(architecture: Architecture) -> Plan:
         row[A2], row[OUT] = plain(*out), bordered(*out)
         row[T1], row[T2], row[TS] = reserve(2), reserve(2), reserve(2)
         row[GX], row[[G, D, E]] = gradient_below, work[out]
+        row[FAST] = suits(*out)
+        row[FAST_GRADIENT] = suits_gradient(*out)
+        if row[FAST]:
+            transforms = np.maximum(transforms, buffer_sizes(*out))
         tables = {
             FORWARD_1: forward_taps(s.size_in, 3),
             FORWARD_2: forward_taps(s.size_out, 3),
@@ -149,6 +164,7 @@ def make_plan(architecture: Architecture) -> Plan:
             counts[index * TAP_ROWS + which] = len(table)
         below, gradient_below = int(row[OUT]), int(row[G])
     ends[POOLED], ends[LOGITS] = reserve(shapes[-1].n_out), reserve(architecture.classes)
+    ends[[KERNELS, TILES, PRODUCTS]] = [reserve(-(-int(floats) // V)) for floats in transforms]
     return Plan(blocks, taps, counts, ends, used, n_parameters(architecture))
 
 
@@ -178,6 +194,83 @@ def _gather(images, table, chosen, start, stop, arena, ends):
 def _taps(taps, counts, block, which):
     r = block * TAP_ROWS + which
     return taps[r, : counts[r]]
+
+
+@compiled
+def _same_convolution(arena, x, w, w0, backward, b, taps, ends, d, keep):
+    """A block's 3x3 convolution that changes neither channels nor side, or its input gradient."""
+    n, size = b[C_OUT], b[S_OUT]
+    w_out, w_in = (9, 9 * n) if backward else (9 * n, 9)
+    if b[FAST]:
+        convolve(
+            arena,
+            x,
+            w,
+            w0,
+            w_out,
+            w_in,
+            backward,
+            n,
+            size,
+            d,
+            keep,
+            ends[KERNELS],
+            ends[TILES],
+            ends[PRODUCTS],
+        )
+        return
+    row, px = (size + 2) * V, plain(V)
+    conv(
+        arena,
+        x,
+        (size + 2) * row,
+        row,
+        px,
+        w,
+        w0,
+        w_out,
+        w_in,
+        taps,
+        n,
+        n,
+        size,
+        size,
+        arena,
+        d,
+        size * size * V,
+        size * V,
+        px,
+        keep,
+    )
+
+
+@compiled
+def _same_weight_gradient(arena, x, error, b, ends, grad, g0):
+    """The weight gradient of `_same_convolution`."""
+    n, size = b[C_OUT], b[S_OUT]
+    if b[FAST_GRADIENT]:
+        weight_gradient(
+            arena, x, error, n, size, grad, g0, ends[KERNELS], ends[TILES], ends[PRODUCTS]
+        )
+        return
+    row = (size + 2) * V
+    conv_weight_gradient(
+        arena,
+        x,
+        (size + 2) * row,
+        row,
+        plain(1),
+        arena,
+        error + row + V,
+        (size + 2) * row,
+        row,
+        size,
+        n,
+        n,
+        plain(3),
+        grad,
+        g0,
+    )
 
 
 @compiled
@@ -229,30 +322,35 @@ def _forward(w, arena, blocks, taps, counts, ends):
     for i in range(blocks.shape[0]):
         b = blocks[i]
         n_in, n_out, s_in, s_out, stride = b[C_IN], b[C_OUT], b[S_IN], b[S_OUT], b[STRIDE]
-        row_in, row_out = (s_in + 2) * V, (s_out + 2) * V
+        row_in = (s_in + 2) * V
         plane = s_out * s_out * V
-        conv(
-            arena,
-            b[X],
-            (s_in + 2) * row_in,
-            row_in * stride,
-            V * stride,
-            w,
-            b[W1],
-            n_in * 9,
-            nine,
-            _taps(taps, counts, i, FORWARD_1),
-            n_in,
-            n_out,
-            s_out,
-            s_out,
-            arena,
-            b[A1],
-            plane,
-            s_out * V,
-            px,
-            no,
-        )
+        if b[SHORTCUT]:
+            conv(
+                arena,
+                b[X],
+                (s_in + 2) * row_in,
+                row_in * stride,
+                V * stride,
+                w,
+                b[W1],
+                n_in * 9,
+                nine,
+                _taps(taps, counts, i, FORWARD_1),
+                n_in,
+                n_out,
+                s_out,
+                s_out,
+                arena,
+                b[A1],
+                plane,
+                s_out * V,
+                px,
+                no,
+            )
+        else:
+            _same_convolution(
+                arena, b[X], w, b[W1], no, b, _taps(taps, counts, i, FORWARD_1), ends, b[A1], no
+            )
         norm_forward(
             arena,
             b[A1],
@@ -271,27 +369,8 @@ def _forward(w, arena, blocks, taps, counts, ends):
             arena,
             b[H1],
         )
-        conv(
-            arena,
-            b[H1],
-            (s_out + 2) * row_out,
-            row_out,
-            px,
-            w,
-            b[W2],
-            n_out * 9,
-            nine,
-            _taps(taps, counts, i, FORWARD_2),
-            n_out,
-            n_out,
-            s_out,
-            s_out,
-            arena,
-            b[A2],
-            plane,
-            s_out * V,
-            px,
-            no,
+        _same_convolution(
+            arena, b[H1], w, b[W2], no, b, _taps(taps, counts, i, FORWARD_2), ends, b[A2], no
         )
         residual = b[X]
         if b[SHORTCUT]:
@@ -436,7 +515,7 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
         b = blocks[i]
         n_in, n_out, s_in, s_out, stride = b[C_IN], b[C_OUT], b[S_IN], b[S_OUT], b[STRIDE]
         row_in, row_out = (s_in + 2) * V, (s_out + 2) * V
-        plane, halo = s_out * s_out * V, (s_out + 2) * row_out
+        halo = (s_out + 2) * row_out
         mask_by_output(arena, b[G], arena, b[OUT], n_out, s_out)
         norm_backward(
             arena,
@@ -454,44 +533,9 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
             arena,
             b[D],
         )
-        conv_weight_gradient(
-            arena,
-            b[H1],
-            halo,
-            row_out,
-            one,
-            arena,
-            b[D] + row_out + V,
-            halo,
-            row_out,
-            s_out,
-            n_out,
-            n_out,
-            three,
-            grad,
-            b[W2],
-        )
-        conv(
-            arena,
-            b[D],
-            halo,
-            row_out,
-            px,
-            w,
-            b[W2],
-            nine,
-            n_out * 9,
-            _taps(taps, counts, i, BACK_2),
-            n_out,
-            n_out,
-            s_out,
-            s_out,
-            arena,
-            b[E],
-            plane,
-            s_out * V,
-            px,
-            no,
+        _same_weight_gradient(arena, b[H1], b[D], b, ends, grad, b[W2])
+        _same_convolution(
+            arena, b[D], w, b[W2], yes, b, _taps(taps, counts, i, BACK_2), ends, b[E], no
         )
         mask_by_output(arena, b[E], arena, b[H1], n_out, s_out)
         norm_backward(
@@ -510,46 +554,52 @@ def _backward(w, grad, arena, blocks, taps, counts, ends):
             arena,
             b[D],
         )
-        conv_weight_gradient(
-            arena,
-            b[X],
-            (s_in + 2) * row_in,
-            row_in,
-            stride,
-            arena,
-            b[D] + row_out + V,
-            halo,
-            row_out,
-            s_out,
-            n_in,
-            n_out,
-            three,
-            grad,
-            b[W1],
-        )
-        # An identity shortcut's gradient already lies in G, which is GX within a stage.
-        for parity in range(stride * stride):
-            conv(
+        if b[SHORTCUT]:
+            conv_weight_gradient(
                 arena,
-                b[D],
+                b[X],
+                (s_in + 2) * row_in,
+                row_in,
+                stride,
+                arena,
+                b[D] + row_out + V,
                 halo,
                 row_out,
-                px,
-                w,
-                b[W1],
-                nine,
-                n_in * 9,
-                _taps(taps, counts, i, BACK_1 + parity),
-                n_out,
+                s_out,
                 n_in,
-                s_out,
-                s_out,
-                arena,
-                b[GX] + (parity // 2 * s_in + parity % 2) * V,
-                s_in * s_in * V,
-                s_in * stride * V,
-                stride * V,
-                not b[SHORTCUT],
+                n_out,
+                three,
+                grad,
+                b[W1],
+            )
+            for parity in range(stride * stride):
+                conv(
+                    arena,
+                    b[D],
+                    halo,
+                    row_out,
+                    px,
+                    w,
+                    b[W1],
+                    nine,
+                    n_in * 9,
+                    _taps(taps, counts, i, BACK_1 + parity),
+                    n_out,
+                    n_in,
+                    s_out,
+                    s_out,
+                    arena,
+                    b[GX] + (parity // 2 * s_in + parity % 2) * V,
+                    s_in * s_in * V,
+                    s_in * stride * V,
+                    stride * V,
+                    no,
+                )
+        else:
+            # An identity shortcut's gradient already lies in G, which is GX within a stage.
+            _same_weight_gradient(arena, b[X], b[D], b, ends, grad, b[W1])
+            _same_convolution(
+                arena, b[D], w, b[W1], yes, b, _taps(taps, counts, i, BACK_1), ends, b[GX], yes
             )
         if b[SHORTCUT]:
             norm_backward(

@@ -316,3 +316,33 @@ def plain(typingctx, value):  # type: ignore[no-untyped-def]
         return context.cast(builder, args[0], signature.args[0], signature.return_type)
 
     return types.unliteral(value)(value), codegen
+
+
+@intrinsic
+def transpose(typingctx, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+    """Eight vectors as the rows of a square: its columns, a tuple."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        rows = list(args)
+        # Squares of one, two, four lanes change places within ever larger groups of rows.
+        for half in (1, 2, 4):
+            first = [
+                lane if lane // half % 2 == 0 else LANES + lane - half for lane in range(LANES)
+            ]
+            second = [
+                lane + half if lane // half % 2 == 0 else LANES + lane for lane in range(LANES)
+            ]
+            rows = [
+                _shuffle(
+                    builder,
+                    rows[k],
+                    rows[k + half],
+                    first,
+                )
+                if k // half % 2 == 0
+                else _shuffle(builder, rows[k - half], rows[k], second)
+                for k in range(LANES)
+            ]
+        return context.make_tuple(builder, signature.return_type, rows)
+
+    return types.UniTuple(a, LANES)(*[a] * LANES), codegen

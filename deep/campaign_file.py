@@ -1,0 +1,139 @@
+"""Campaigns as TOML: presets of their own, and runs in the order in which they are wanted.
+
+data-name = "CIFAR-10, JPEG copy"
+
+[preset.small]            # options of python -m deep.reproduce, without the dashes
+width = 8
+subset = 1000
+local-steps = [1, 5]
+[preset.small.to-loss]    # those of one experiment
+step-size = 0.2
+rounds = 100000
+
+[[run]]
+preset = "small"          # of this file, or paper, laptop, smoke
+experiment = "to-loss"
+local-steps = [5, 20]     # a list means one run for each; the key written first varies slowest
+regime = ["iid", "shards"]
+shards-per-node = 1
+minutes = 60              # ends such a run, however far it came
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deep.plan import EXPERIMENTS, PRESETS, Planned, Preset, check_kinds, plan
+from theory.support.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of the queue; ``minutes`` that it may take in all, None for as many as it needs."""
+
+    run: Planned
+    minutes: float | None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What a file says; ``data_name`` None: the name the data have."""
+
+    data_name: str | None
+    entries: list[Entry]
+
+
+def read_campaign(path: Path) -> Campaign:
+    """The campaign in a file. Raises `UserError`, which names the place, for whatever is not allowed."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    try:
+        return _campaign(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _campaign(content: dict[str, Any]) -> Campaign:
+    _known(content, ("data-name", "preset", "run"), "the file")
+    name = content.get("data-name")
+    if name is not None and not isinstance(name, str):
+        raise UserError(f"data-name is {name!r}, allowed: a text")
+    own = content.get("preset", {})
+    if not isinstance(own, dict):
+        raise UserError(f"preset is {own!r}, allowed: tables [preset.NAME]")
+    presets = {**PRESETS, **{key: _preset(key, table) for key, table in own.items()}}
+    runs = content.get("run", [])
+    if not isinstance(runs, list) or not runs:
+        raise UserError("run is missing, allowed: at least one table [[run]]")
+    entries: dict[str, Entry] = {}
+    for number, table in enumerate(runs, 1):
+        try:
+            for entry in _entries(table, presets):
+                # Asked for twice, a run stays where it came first.
+                entries.setdefault(entry.run.label, entry)
+        except UserError as error:
+            raise UserError(f"run {number}: {error}") from error
+    return Campaign(name, list(entries.values()))
+
+
+def _preset(name: str, table: Any) -> Preset:
+    where = f"preset.{name}"
+    if name in PRESETS:
+        raise UserError(f"{where} is a preset already, allowed: a name of its own")
+    if not isinstance(table, dict):
+        raise UserError(f"{where} is {table!r}, allowed: a table")
+    found: Preset = {}
+    try:
+        for key, value in table.items():
+            found[key if key in EXPERIMENTS else _field(key)] = (
+                _options(value) if key in EXPERIMENTS else value
+            )
+        check_kinds({k: v for k, v in found.items() if k not in EXPERIMENTS})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return found
+
+
+def _options(table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UserError(f"{table!r} stands where a table is needed")
+    options = {_field(key): value for key, value in table.items()}
+    check_kinds(options)
+    return options
+
+
+def _entries(table: Any, presets: dict[str, Preset]) -> list[Entry]:
+    if not isinstance(table, dict):
+        raise UserError(f"it is {table!r}, allowed: a table")
+    rest = {k: v for k, v in table.items() if k not in ("preset", "experiment", "minutes")}
+    minutes = table.get("minutes")
+    if minutes is not None and (
+        isinstance(minutes, bool)
+        or not isinstance(minutes, int | float)
+        or not (math.isfinite(minutes) and minutes > 0)
+    ):
+        raise UserError(f"minutes is {minutes!r}, allowed: a number above 0")
+    preset, experiment = table.get("preset", "paper"), table.get("experiment", "to-loss")
+    if not isinstance(preset, str) or not isinstance(experiment, str):
+        raise UserError("preset and experiment are texts, one of each in a run")
+    return [Entry(run, minutes) for run in plan(preset, experiment, _options(rest), presets)]
+
+
+def _field(key: str) -> str:
+    if "_" in key:
+        raise UserError(f"{key} is no option, allowed: the same with dashes")
+    return key.replace("-", "_")
+
+
+def _known(table: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise UserError(f"{key} is no key of {where}, allowed: {', '.join(allowed)}")

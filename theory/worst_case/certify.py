@@ -1,0 +1,107 @@
+"""``python -m theory.worst_case.certify``: rational certificates of the standard grid's cells.
+
+One file a metric, a certificate a line. A certificate that is there already is kept, so a killed run
+goes on where it was; ``python theory/worst_case/verify.py FILE`` checks them without any of this.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from theory.support import command
+from theory.support.errors import UserError
+from theory.support.files import write_text
+from theory.worst_case.cells import standard_grid
+from theory.worst_case.certificate import certify, head_of, width
+from theory.worst_case.reduction import Schedule
+from theory.worst_case.sdp import SolverError
+
+FOLDER = Path(__file__).resolve().parents[1] / "results" / "certificates"
+app = typer.Typer(add_completion=False)
+
+
+def certifiable(most: int, growth: float = 0.1) -> list[Schedule]:
+    """The standard grid's cells with K R <= ``most``, less those of A4', whose values are upper ones."""
+    cells = [c for c in standard_grid(growth) if c.local_steps * c.rounds <= most]
+    return [c for c in cells if not (c.growth and c.growth_of == "mean")]
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The certificates of a file by their cell; none where there is no file.
+
+    Raises:
+        UserError: a line is no certificate.
+    """
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = [json.loads(line) for line in lines]
+        return {key(certificate["cell"]): certificate for certificate in found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no certificates ({error}): delete it or name another --out"
+        ) from None
+
+
+def key(cell: dict[str, Any]) -> str:
+    """What tells cells apart."""
+    return json.dumps(cell, sort_keys=True)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the files, one a metric.")] = FOLDER,
+    most: Annotated[int, typer.Option(help="The largest K R.", min=1, max=64)] = 16,
+) -> None:
+    """Certify the cells of the standard grid, exactly, in rational numbers."""
+    cells = certifiable(most)
+    files = {metric: out / f"{metric}.jsonl" for metric in sorted({c.metric for c in cells})}
+    kept = {metric: read(path) for metric, path in files.items()}
+    skipped, widest, saved = 0, 0.0, time.perf_counter()
+    with Progress(
+        TextColumn("certifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        # Time goes with about the fourth power of the number of points.
+        task = bar.add_task("cells", total=sum(c.points**4 for c in cells))
+        for cell in cells:
+            name = key(head_of(cell))
+            if name not in kept[cell.metric]:
+                try:
+                    kept[cell.metric][name] = certify(cell)
+                except SolverError as error:
+                    skipped += 1
+                    print(f"not certified, {cell}: {error}", file=sys.stderr)
+            if name in kept[cell.metric]:
+                widest = max(widest, width(kept[cell.metric][name]))
+            if time.perf_counter() - saved > 20:
+                _write(files, kept)
+                saved = time.perf_counter()
+            bar.advance(task, cell.points**4)
+    _write(files, kept)
+    count = sum(len(found) for found in kept.values())
+    print(f"{count} certificates in {out}, widest enclosure {widest:.1e}; {skipped} not certified")
+    if skipped:
+        raise typer.Exit(command.UNDECIDED)
+
+
+def _write(files: dict[str, Path], kept: dict[str, dict[str, Any]]) -> None:
+    for metric, path in files.items():
+        lines = [json.dumps(found, separators=(",", ":")) for found in kept[metric].values()]
+        if lines:
+            write_text(path, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    command.one_blas_thread()
+    command.run(app, "python -m theory.worst_case.certify")
