@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from figures.analysis.places import ROOT
-from figures.drawing.worst_cases import WORST_CASE_PATH
+from figures.analysis.worst_cases import WORST_CASE_PATH
 from theory.support.files import write_json
 from theory.support.provenance import provenance
 from theory.theorems import instance_1, instance_2, instance_4

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from figure_data import KS, check, deep_result, write_deep, write_theory
 
+from figures.analysis.deep_runs import RoundsOrder, Runs, load_runs, rounds_orders
 from figures.analysis.places import ROOT
 from figures.analysis.sources import Sources
-from figures.drawing.deep_curves import Runs
-from figures.drawing.orders import VERIFY_PATH
-from figures.drawing.worst_cases import WORST_CASE_PATH
+from figures.analysis.verification import VERIFY_PATH
+from figures.analysis.worst_cases import WORST_CASE_PATH
 from figures.record import blocks as record
 from figures.record import claims, speed_table
-from figures.record import tables as result_tables
-from figures.record.tables import RoundsOrder, Table
+from figures.record.table import Table
 
 RECORD = ROOT / "paper_repro.md"
 README = ROOT / "README.md"
@@ -133,7 +132,7 @@ def test_orders_in_k_read_another_way() -> None:
         if len(points) < 3:
             assert slope == "-"
             continue
-        fitted = np.polyfit(np.log([k for k, _ in points]), np.log([r for _, r in points]), 1)[0]
+        fitted = np.polyfit(*np.log(np.array(points, float)).T, 1)[0]
         assert float(slope.split()[0]) == pytest.approx(fitted, abs=5.1e-3)
 
 
@@ -276,9 +275,7 @@ def test_readings_of_rounds_against_k(interval: list[float], reading: str) -> No
 
 
 def test_orders_leave_out_runs_that_did_not_get_there(toy: Path) -> None:
-    from figures.drawing.deep_curves import load_runs
-
-    orders = {o.regime: o for o in result_tables.rounds_orders(load_runs(Sources(toy)))}
+    orders = {o.regime: o for o in rounds_orders(load_runs(Sources(toy)))}
     assert orders["iid"].first == (1, 800) and orders["iid"].last == (20, 40)
     assert orders["iid"].fit is not None and orders["iid"].fit["slope"] == pytest.approx(-1)
     assert orders["pathological"].first[0] == 5 and orders["pathological"].fit is None

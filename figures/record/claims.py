@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from figures.analysis.deep_runs import (
+    Runs,
+    config_of,
+    deep_command,
+    late_line,
+    late_slopes,
+    load_runs,
+    rounds_orders,
+)
 from figures.analysis.sources import MissingResult, Sources
-from figures.drawing.deep_curves import Runs, deep_command, late_line, load_runs
-from figures.drawing.orders import VERIFY_COMMAND, VERIFY_PATH
-from figures.record.tables import Table, interval, rounds_orders
+from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH, load_verification
+from figures.record.table import Table, interval
 from theory.verification.check import FAILED, HOLDS
 from theory.verification.tables import number
 
@@ -62,7 +70,7 @@ def _theory(sources: Sources) -> list[Row]:
     )
     data = "synthetic problems and instances from seeds"
     try:
-        record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
+        record = load_verification(sources)
     except MissingResult:
         return [(claim, VERIFY_COMMAND, data, NO_RESULT, NOT_RUN) for claim, *_ in heads]
     rows = []
@@ -108,12 +116,6 @@ def _tightness(record: dict[str, Any], data: str) -> Row:
     )
 
 
-def late_slopes(runs: Runs) -> list[dict[str, Any]]:
-    """The fits of the late phase, of the runs that have one."""
-    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
-    return [fit for fit in fits if fit["slope"] is not None and fit["interval"] is not None]
-
-
 def rate_verdict(runs: Runs) -> tuple[str, str]:
     """(result, verdict) on "O(1/T) is clearly shown".
 
@@ -153,7 +155,7 @@ def _slope(fit: dict[str, Any]) -> float:
 
 
 def _data_of(runs: Runs) -> str:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
+    c = config_of(runs)
     images = f"{c['subset']:,} images" if c["subset"] else "all images"
     return f"{c['data_name']}; {images}, width {c['width']}"
 
@@ -219,7 +221,7 @@ def _set_up_verdict(runs: Runs) -> str:
 
 
 def _small(runs: Runs) -> bool:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
+    c = config_of(runs)
     return bool(c["subset"]) or c["width"] < 64
 
 
