@@ -58,6 +58,21 @@ def config_of(runs: Runs) -> dict[str, Any]:
     return config
 
 
+def describe(runs: Runs) -> str:
+    """Data and scale, and what of the set-up is not the present default."""
+    c = config_of(runs)
+    images = f"{c['subset']:,} images" if c["subset"] else "all images"
+    parts = [f"{images}, width {c['width']}, step {c['step_size']:g}"]
+    # Files of before these options existed lack them.
+    if c.get("norm_affine", True):
+        parts.append("norms with scale and shift")
+    if c.get("pixels", "standardised") != "centred":
+        parts.append("pixels standardised a channel")
+    if c.get("batches", "with-replacement") != "without-replacement":
+        parts.append("batches with replacement")
+    return f"{c['data_name']}; {', '.join(parts)}"
+
+
 def local_steps_of(runs: Runs) -> list[int]:
     """Every K that some regime was run with."""
     return sorted({k for by_k in runs.values() for k in by_k})

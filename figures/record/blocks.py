@@ -23,6 +23,7 @@ from figures.record import (
     worst_case_tables,
 )
 from figures.record.claims import claims
+from figures.record.set_up import set_up
 from figures.record.table import Table
 from theory.support.errors import UserError
 from theory.support.files import write_text
@@ -34,12 +35,14 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "deep-runs": deep_tables.deep_runs,
     "deep-orders": deep_tables.deep_orders,
     "deep-fixed": deep_tables.deep_fixed,
+    "set-up": set_up,
     "deviations": deep_tables.deviations,
     "verification": theory_tables.verification,
     "tightness": theory_tables.tightness,
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,
     "worst-cases": worst_case_tables.worst_cases,
+    "certificates": worst_case_tables.certificates,
     "speed": speed_table.speed,
     "files": sources_table.files,
 }

@@ -12,6 +12,7 @@ from figures.analysis.deep_runs import (
     Runs,
     config_of,
     deep_command,
+    describe,
     late_line,
     late_slopes,
     load_runs,
@@ -154,12 +155,6 @@ def _slope(fit: dict[str, Any]) -> float:
     return float(fit["slope"])
 
 
-def _data_of(runs: Runs) -> str:
-    c = config_of(runs)
-    images = f"{c['subset']:,} images" if c["subset"] else "all images"
-    return f"{c['data_name']}; {images}, width {c['width']}"
-
-
 def _deep_rate(sources: Sources) -> list[Row]:
     claim = 'deep: "the O(1/T) convergence rate of Local SGD is clearly shown"'
     command = deep_command("to-loss")
@@ -168,7 +163,7 @@ def _deep_rate(sources: Sources) -> list[Row]:
     except MissingResult:
         return [(claim, command, "-", NO_RESULT, NOT_RUN)]
     text, verdict = rate_verdict(runs)
-    return [(claim, command, _data_of(runs), text, verdict)]
+    return [(claim, command, describe(runs), text, verdict)]
 
 
 def _experiments(sources: Sources) -> list[Row]:
@@ -184,7 +179,7 @@ def _experiments(sources: Sources) -> list[Row]:
             ]
             count = next(iter(by_k.values()))["summary"]["rounds"]
             parts.append(f"{regime}, loss after {count:,} rounds: {', '.join(ends)}")
-        rows.append((claim, command, _data_of(runs), "; ".join(parts), _set_up_verdict(runs)))
+        rows.append((claim, command, describe(runs), "; ".join(parts), _set_up_verdict(runs)))
     except MissingResult:
         rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
     claim = "Experiment 2 (set-up): rounds until the training loss is below 1e-4, against K"
@@ -200,7 +195,7 @@ def _experiments(sources: Sources) -> list[Row]:
             (
                 claim,
                 command,
-                _data_of(runs),
+                describe(runs),
                 "; ".join(parts) or "no regime with two runs",
                 _set_up_verdict(runs),
             )

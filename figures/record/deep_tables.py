@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from figures.analysis.deep_runs import Runs, config_of, late_line, load_runs, rounds_orders
-from figures.analysis.sources import Sources
+from figures.analysis.deep_runs import (
+    Runs,
+    config_of,
+    describe,
+    late_line,
+    load_runs,
+    rounds_orders,
+)
+from figures.analysis.sources import MissingResult, Sources
+from figures.record.set_up import UNKNOWN
 from figures.record.table import Table, interval, value_text
 
 
@@ -53,7 +61,8 @@ def deep_runs(sources: Sources) -> Table:
 def deep_orders(sources: Sources) -> Table:
     """Rounds against K: the fitted order per regime."""
     rows = []
-    for order in rounds_orders(load_runs(sources, "to-loss")):
+    runs = load_runs(sources, "to-loss")
+    for order in rounds_orders(runs):
         (k0, r0), (k1, r1) = order.first, order.last
         rows.append(
             (
@@ -76,7 +85,8 @@ def deep_orders(sources: Sources) -> Table:
             "reading",
         ),
         rows,
-        "Rounds proportional to 1/K (slope -1) is what O(1/T) gives; O(K/T) promises no gain (slope 0).",
+        f"{describe(runs)}; one seed. Rounds proportional to 1/K (slope -1) is what O(1/T) gives; O(K/T) "
+        "promises no gain (slope 0).",
     )
 
 
@@ -113,25 +123,44 @@ def deep_fixed(sources: Sources) -> Table:
 
 
 def deviations(sources: Sources) -> Table:
-    """The paper's set-up as far as it is known, beside the set-up that was run."""
+    """Where the runs of the tables differ from the paper's set-up as far as it is known."""
     runs = load_runs(sources, "to-loss")
     c = config_of(runs)
     try:
         fixed: dict[str, Any] | None = config_of(load_runs(sources, "fixed-rounds"))
-    except ValueError:
+    except MissingResult:
         fixed = None
     images = "all 50,000 training images"
-    ours = (
-        f"{c['subset']:,} training images, the same number of each class" if c["subset"] else images
-    )
+    subset = f"{c['subset'] or 0:,} training images, the same number of each class"
     steps = sorted({k for by_k in runs.values() for k in by_k})
+    # Files of before these options existed lack them, and were made with the other value of each.
+    affine = c.get("norm_affine", True)
+    share = (
+        f" (mixed: a share {c['similarity']:g} of each node's images iid)"
+        if "mixed" in runs
+        else ""
+    )
     rows = [
         ("data", "CIFAR-10", c["data_name"]),
-        ("training images", images, ours),
+        ("training images", images, subset if c["subset"] else images),
+        ("network", "ResNet18 of width 64", f"ResNet18 of width {c['width']}"),
         (
-            "network",
-            "ResNet18, LayerNorm for BatchNorm, width 64",
-            f"ResNet18, LayerNorm as GroupNorm with one group over (C, H, W), width {c['width']}",
+            "norms",
+            "LayerNorm; in the repository without scale and shift",
+            f"one group over (C, H, W), {'with a' if affine else 'without'} scale and shift"
+            + (" a channel" if affine else ""),
+        ),
+        (
+            "pixels",
+            f"{UNKNOWN}; in the repository (x - 0.5)/0.5",
+            {"centred": "(x - 0.5)/0.5", "standardised": "mean 0 and variance 1 a channel"}[
+                c.get("pixels", "standardised")
+            ],
+        ),
+        (
+            "batches",
+            f"{UNKNOWN}; in the repository without replacement",
+            c.get("batches", "with-replacement").replace("-", " "),
         ),
         ("nodes n, batch a node", "20, 8", f"{c['n_nodes']}, {c['batch_size']}"),
         ("local steps K", "1, 2, 5, 10, 20", ", ".join(map(str, steps))),
@@ -145,15 +174,13 @@ def deviations(sources: Sources) -> Table:
             "1e-4, 1,000,000 rounds, 0.075",
             f"{c['target_loss']:g}, {c['rounds']:,} rounds, {c['step_size']:g}",
         ),
-        (
-            "regimes",
-            "iid, sorted into 20 shards, one in between (mixture not known to us)",
-            ", ".join(runs) + f"; mixed has a share {c['similarity']:g} of each node's images iid",
-        ),
-        ("seeds", "not known to us", f"one, {c['seed']}"),
-        ("hardware", "not known to us", _hardware(runs)),
+        ("regimes", "three, see the set-up", ", ".join(runs) + share),
+        ("seeds", UNKNOWN, f"one, {c['seed']}"),
+        ("hardware", UNKNOWN, _hardware(runs)),
     ]
-    return Table("Deviations of the deep experiment", ("what", "paper", "here"), rows)
+    return Table(
+        "What was run in the tables above, and where it deviates", ("what", "paper", "here"), rows
+    )
 
 
 def _hardware(runs: Runs) -> str:

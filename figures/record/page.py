@@ -45,7 +45,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
             "rounds-to-loss",
             "consensus-distance",
         ),
-        ("deep-orders", "deep-runs", "deep-fixed", "deviations"),
+        ("deep-orders", "deep-runs", "deep-fixed", "set-up", "deviations"),
     ),
     (
         "The rates, checked",
@@ -61,7 +61,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("bend", "tightness", "rounds-to-eps", "baselines"),
         ("tightness", "orders", "communication"),
     ),
-    ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
+    ("Exact worst cases", "", ("worst-case",), ("worst-cases", "certificates")),
     ("Where the numbers come from", "", (), ("files",)),
 )
 #: The figures kept in the repository for the README.

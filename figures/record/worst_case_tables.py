@@ -1,4 +1,4 @@
-"""The table of the exact worst cases."""
+"""Tables of the exact worst cases and of their certificates."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from figures.analysis.certificates import CERTIFY_COMMAND, certified
 from figures.analysis.sources import Sources
 from figures.analysis.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, solved_rows
 from figures.record.table import Table, value_text
 from theory.verification.check import FAILED, HOLDS
 
+METRIC_NAMES = {
+    "average_local": "T1, average local loss",
+    "average_sync": "T2, average f(xbar_r)",
+    "best": "best iterate, min f(xbar_r)",
+    "last": "last iterate, f(xbar_R)",
+}
+
 
 def worst_cases(sources: Sources) -> Table:
     """Exact worst cases at eta = 1/L against K."""
     record = sources.read(WORST_CASE_PATH, WORST_CASE_COMMAND)
-    names = {
-        "average_local": "T1, average local loss",
-        "average_sync": "T2, average f(xbar_r)",
-        "best": "best iterate, min f(xbar_r)",
-        "last": "last iterate, f(xbar_R)",
-    }
     rows = []
-    for metric, name in names.items():
+    for metric, name in METRIC_NAMES.items():
         for r in against_k(solved_rows(record, metric)):
             rows.append(
                 (
@@ -70,3 +72,29 @@ def worst_case_summary(record: dict[str, Any]) -> str:
         f"{max(misses, default=np.nan):.1e}"
     )
     return text + (f"; PEPit's route agrees on {agree} of {len(routes)}." if routes else ".")
+
+
+def certificates(sources: Sources) -> Table:
+    """What two rational numbers enclose, metric by metric."""
+    found = certified(sources)
+    order = [*METRIC_NAMES, "distance"]
+    rows = [
+        (
+            METRIC_NAMES.get(c.metric, "T4, distance ||xbar_R - x*||^2"),
+            str(c.cells),
+            str(c.most),
+            ", ".join(c.step_sizes),
+            f"{c.widest:.1e}",
+        )
+        for c in sorted(found, key=lambda c: order.index(c.metric))
+    ]
+    growth = next((f" (mu = {c.growth} L)" for c in found if c.growth != "0"), "")
+    return Table(
+        "Certificates: worst cases between two rational numbers",
+        ("metric", "cells", "K R up to", "eta L", "widest enclosure"),
+        rows,
+        f"{sum(c.cells for c in found)} certificates. Upper side: dual multipliers; lower side: a problem of "
+        f"the class; both in fractions, so that no rounding and no solver is trusted. Widths in units of L D, "
+        f"of D for the distance{growth}. {CERTIFY_COMMAND} makes them (those that are there are kept); "
+        "make certify checks every one with the standard library alone.",
+    )
