@@ -40,9 +40,8 @@ def _draw(ax: Axes, sources: Sources, cells: list[Row], metric: str, over: str) 
         # On top: it often coincides with the worst case.
         ax.plot(x, bound, color=colours["black"], ls="--", label="bound", zorder=3)
     sharper = array([row["sharper"] for row in cells])
-    proved = np.array([row["standing"] == "proved" for row in cells])
-    if (proved & np.isfinite(sharper)).any():
-        ax.plot(x[proved], sharper[proved], color=colours["grey"], ls="-.", label="sharper bound")
+    if np.isfinite(sharper).any():
+        ax.plot(x, sharper, color=colours["grey"], ls="-.", label="sharper bound")
     ax.plot(
         x,
         array([row["worst_case"] for row in cells]),
