@@ -6,6 +6,7 @@ import json
 import math
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,12 @@ def claim(text: str, metric: str = "last", family: str = "convex", gradient: str
 
 
 def game(text: str, metric: str, **changes):  # type: ignore[no-untyped-def]
-    numbers = {"gradient": "full", "local_steps": 2, "rounds": 2, "step_factor": 1.0} | changes
+    numbers: dict[str, Any] = {
+        "gradient": "full",
+        "local_steps": 2,
+        "rounds": 2,
+        "step_factor": 1.0,
+    } | changes
     return Game(claim=parse(text), metric=metric, **numbers)
 
 

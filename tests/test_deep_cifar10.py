@@ -195,13 +195,13 @@ def test_download_appears_only_when_its_md5_is_right(tmp_path: Path) -> None:
     assert steps[-1] == (source.stat().st_size, source.stat().st_size)
     with pytest.raises(UserError, match=r"the download .* try again"):
         download_archive(tmp_path / "other" / ARCHIVE, source.as_uri(), "0" * 32)
-    assert list((tmp_path / "other").iterdir()) == []
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("url", ["file:///nowhere/at/all", "no url"])
 def test_failed_download_is_one_line(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match=f"cannot download {url}.*give a copy with --data"):
-        download_archive(tmp_path / ARCHIVE, url)
+        download_archive(tmp_path / "data" / ARCHIVE, url)
     assert list(tmp_path.iterdir()) == []
 
 

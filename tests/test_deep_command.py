@@ -120,6 +120,11 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
         (["--device", "cuda:9"], "is not there"),
         (["--engine", "simd", "--precision", "bf16"], "simd engine runs on the CPU"),
         (["--engine", "grouped", "--cuda-graphs"], "needs a CUDA device"),
+        (
+            ["--engine", "loop", "--compile"],
+            "--compile is set, allowed: with a stacked engine, not",
+        ),
+        (["--engine", "loop", "--cuda-graphs"], "--cuda-graphs is set, allowed: with a stacked"),
         (["--step-size", "nan"], "--step-size is nan, allowed: finite numbers above 0"),
         (["--target-loss", "-1"], "--target-loss is -1.0, allowed: finite numbers of at least 0"),
         (["--batch-size", "0"], "--batch-size is 0, allowed: integers of at least 1"),

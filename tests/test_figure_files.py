@@ -22,14 +22,17 @@ from PIL import Image, ImageDraw
 
 from figures.__main__ import app
 from figures.analysis import places, shapes
+from figures.analysis.deep_runs import load_runs
 from figures.analysis.sources import Sources
-from figures.drawing import deep_curves, orders, rendering, worst_cases
+from figures.analysis.verification import VERIFY_PATH
+from figures.analysis.worst_cases import WORST_CASE_PATH
+from figures.drawing import orders, rendering
 from figures.drawing.catalogue import Entry, find
 from figures.drawing.fingerprint import fingerprint
-from figures.record import page, tables
+from figures.record import deep_tables, page, theory_tables, worst_case_tables
 from figures.record.blocks import make_tables, update_record
 from figures.record.claims import claims
-from figures.record.tables import Table
+from figures.record.table import Table
 from theory.support import command as cli
 from theory.support.errors import UserError
 
@@ -167,7 +170,7 @@ def test_a_damaged_result_is_one_line(
     else:
         path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=rf"K05\.json.*{said}") as error:
-        deep_curves.load_runs(Sources(root))
+        load_runs(Sources(root))
     assert "\n" not in str(error.value)
 
 
@@ -206,16 +209,16 @@ def places_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 RUN = "deep/results/laptop_to-loss_iid_K05.json"
 #: Result file -> the tables that read it.
 READERS: dict[str, tuple[Callable[[Sources], Table], ...]] = {
-    orders.VERIFY_PATH: (
-        tables.verification,
-        tables.tightness,
-        tables.orders,
-        tables.communication,
-        tables.all_checks,
+    VERIFY_PATH: (
+        theory_tables.verification,
+        theory_tables.tightness,
+        theory_tables.orders,
+        theory_tables.communication,
+        theory_tables.all_checks,
         claims,
     ),
-    worst_cases.WORST_CASE_PATH: (tables.worst_cases,),
-    RUN: (tables.deep_runs, tables.deep_orders, tables.deviations),
+    WORST_CASE_PATH: (worst_case_tables.worst_cases,),
+    RUN: (deep_tables.deep_runs, deep_tables.deep_orders, deep_tables.deviations),
 }
 
 

@@ -24,10 +24,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.__main__ import main
-from figures.analysis import places, theory_data
+from figures.analysis import places, theory_data, worst_cases
+from figures.analysis.deep_runs import late_line, load_runs
 from figures.analysis.sources import MissingResult, Sources, array, imported_modules
-from figures.drawing import deep_curves, orders, rendering, style
-from figures.drawing import worst_cases as worst
+from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH
+from figures.drawing import rendering, style
 from figures.drawing.catalogue import FIGURES, Entry, find
 from figures.record import page as report
 
@@ -161,14 +162,14 @@ def test_inverse_loss_shows_curve_file_fit_and_late_fit(made: Made) -> None:
 
 
 def test_late_line_finds_rate_and_delay() -> None:
-    found = deep_curves.late_line(deep_result("iid", 5))
+    found = late_line(deep_result("iid", 5))
     assert found is not None
     intercept, slope, r2 = found
     assert slope == pytest.approx(RATE) and r2 == pytest.approx(1.0)
     assert intercept == pytest.approx(1 - RATE * DELAY)
     short = deep_result("iid", 5)
     short["metrics"] = short["metrics"][:4]
-    assert deep_curves.late_line(short) is None
+    assert late_line(short) is None
 
 
 def test_rounds_to_loss_marks_what_was_not_reached(made: Made) -> None:
@@ -196,7 +197,7 @@ def test_the_preset_with_most_runs_is_shown_but_never_the_smoke_test(tmp_path: P
     for name in ("smoke_to-loss_iid_K01", "smoke_to-loss_iid_K02", "laptop_to-loss_iid_K05"):
         content = deep_result("iid", int(name[-2:]))
         (folder / f"{name}.json").write_text(json.dumps(content))
-    runs = deep_curves.load_runs(Sources(tmp_path))
+    runs = load_runs(Sources(tmp_path))
     assert list(runs["iid"]) == [5]
 
 
@@ -237,7 +238,7 @@ def test_tightness_markers_lie_on_the_closed_forms_and_near_the_limits(made: Mad
 
 
 def test_rounds_to_eps_shows_the_record(made: Made) -> None:
-    record = json.loads((made.root / orders.VERIFY_PATH).read_text())
+    record = json.loads((made.root / VERIFY_PATH).read_text())
     left, right = made.axes("rounds-to-eps")
     drawn = [d for ax in (left, right) for d in ax.lines if not str(d.get_label()).startswith("_")]
     assert len(drawn) == len(record["communication"]) == 3
@@ -311,10 +312,10 @@ def test_worst_case_lies_between_instance_and_bound_and_above_typical_problems(m
 
 
 def test_worst_case_picks_the_rows_it_says(made: Made) -> None:
-    record = json.loads((made.root / worst.WORST_CASE_PATH).read_text())
-    rows = worst.solved_rows(record, "last")
+    record = json.loads((made.root / worst_cases.WORST_CASE_PATH).read_text())
+    rows = worst_cases.solved_rows(record, "last")
     assert len(rows) == 8 and all(row["theorem"] != "T3" for row in rows)
-    by_k = worst.against_k(rows)
+    by_k = worst_cases.against_k(rows)
     assert [(r["local_steps"], r["rounds"], r["step_size"]) for r in by_k] == [
         (1, 2, 1.0),
         (2, 2, 1.0),
@@ -322,7 +323,7 @@ def test_worst_case_picks_the_rows_it_says(made: Made) -> None:
     # A cell that the solver did not finish is left out.
     unfinished = next(row for row in record["rows"] if row["metric"] == "last")
     unfinished["worst_case"] = None
-    assert len(worst.solved_rows(record, "last")) == 7
+    assert len(worst_cases.solved_rows(record, "last")) == 7
 
 
 # ---- missing, unknown, cached --------------------------------------------------------------------
@@ -341,22 +342,22 @@ def test_a_missing_result_names_its_command_and_costs_only_its_figure(
     )
     messages = {o.entry.name: o.missing for o in outcomes}
     assert "python -m deep.reproduce --preset laptop" in messages["loss-vs-rounds"]
-    assert orders.VERIFY_COMMAND in messages["rounds-to-eps"]
-    assert worst.WORST_CASE_COMMAND in messages["worst-case"]
+    assert VERIFY_COMMAND in messages["rounds-to-eps"]
+    assert worst_cases.WORST_CASE_COMMAND in messages["worst-case"]
     assert messages["tightness"] == "" and (tmp_path / "tightness.pdf").is_file()
     # A picture of older data would pass for the present one.
     assert not (tmp_path / "loss-vs-rounds.png").exists()
 
 
 def test_a_result_that_is_no_json_is_named(tmp_path: Path) -> None:
-    path = tmp_path / orders.VERIFY_PATH
+    path = tmp_path / VERIFY_PATH
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"verify_rates\.json is not JSON"):
-        Sources(tmp_path).read(orders.VERIFY_PATH, orders.VERIFY_COMMAND)
+        Sources(tmp_path).read(VERIFY_PATH, VERIFY_COMMAND)
     path.write_text("[]")
     with pytest.raises(ValueError, match="holds no JSON object"):
-        Sources(tmp_path).read(orders.VERIFY_PATH, orders.VERIFY_COMMAND)
+        Sources(tmp_path).read(VERIFY_PATH, VERIFY_COMMAND)
 
 
 def test_an_unknown_figure_is_one_line_and_status_2() -> None:
@@ -594,7 +595,7 @@ def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
     report.write_report(tmp_path / "report.html", outcomes, tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "it is &lt;missing&gt;" in text
-    assert text.count("No result yet") >= 5 and orders.VERIFY_COMMAND in text
+    assert text.count("No result yet") >= 5 and VERIFY_COMMAND in text
 
 
 def test_small_pngs_keep_their_size_and_look(made: Made) -> None:
@@ -614,5 +615,5 @@ def test_small_pngs_keep_their_size_and_look(made: Made) -> None:
 
 def test_missing_results_are_value_errors_with_a_command() -> None:
     with pytest.raises(MissingResult, match="make it with: python -m theory"):
-        Sources(Path("/nonexistent")).read(orders.VERIFY_PATH, orders.VERIFY_COMMAND)
+        Sources(Path("/nonexistent")).read(VERIFY_PATH, VERIFY_COMMAND)
     assert places.is_checkout() and places.ROOT.joinpath("figures").is_dir()

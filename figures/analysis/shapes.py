@@ -101,7 +101,7 @@ WORST_CASES = {
             "worst_case": (int, float, NONE),
             "bound": MAYBE,
             "sharper": MAYBE,
-            "standing": (str, NONE),
+            "kind": TEXT,
             "instance": MAYBE,
             "ratio": MAYBE,
             "duality_gap": (int, float, NONE),

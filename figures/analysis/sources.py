@@ -66,12 +66,7 @@ class Sources:
             MissingResult: it is not there.
             UserError: it can't be read, is not JSON, or has not the shape of that file.
         """
-        try:
-            raw = (self.root / path).read_bytes()
-        except FileNotFoundError:
-            raise MissingResult(f"{path} is missing; make it with: {command}") from None
-        except OSError as error:
-            raise UserError(f"can't read {path}: {error.strerror or error}") from None
+        raw = self._bytes(path, command)
         try:
             content = checked(path, json.loads(raw))
         except UserError:
@@ -80,6 +75,26 @@ class Sources:
             raise UserError(f"{path} is not JSON: {error}") from None
         self.files[path] = hashlib.sha256(raw).hexdigest()
         return content
+
+    def read_lines(self, path: str, command: str) -> list[dict[str, Any]]:
+        """A result file with a JSON object a line, at least one; arguments and errors as :meth:`read`."""
+        raw = self._bytes(path, command)
+        try:
+            found = [json.loads(line) for line in raw.splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not JSON, a value a line: {error}") from None
+        if not found or not all(isinstance(value, dict) for value in found):
+            raise UserError(f"{path} holds no JSON objects")
+        self.files[path] = hashlib.sha256(raw).hexdigest()
+        return [checked(path, value) for value in found]
+
+    def _bytes(self, path: str, command: str) -> bytes:
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise MissingResult(f"{path} is missing; make it with: {command}") from None
+        except OSError as error:
+            raise UserError(f"can't read {path}: {error.strerror or error}") from None
 
     def read_all(self, pattern: str, command: str) -> dict[str, dict[str, Any]]:
         """All result files that match a glob, by path, at least one; raises as :meth:`read`."""

@@ -15,10 +15,16 @@ from pathlib import Path
 
 from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
-from figures.record import speed_table
-from figures.record import tables as result_tables
+from figures.record import (
+    deep_tables,
+    sources_table,
+    speed_table,
+    theory_tables,
+    worst_case_tables,
+)
 from figures.record.claims import claims
-from figures.record.tables import Table
+from figures.record.set_up import set_up
+from figures.record.table import Table
 from theory.support.errors import UserError
 from theory.support.files import write_text
 
@@ -26,17 +32,19 @@ RECORDS = ("paper_repro.md", "README.md")
 #: Marker -> the function that makes its table. "files" is last: it names what the others read.
 TABLES: dict[str, Callable[[Sources], Table]] = {
     "claims": claims,
-    "deep-runs": result_tables.deep_runs,
-    "deep-orders": result_tables.deep_orders,
-    "deep-fixed": result_tables.deep_fixed,
-    "deviations": result_tables.deviations,
-    "verification": result_tables.verification,
-    "tightness": result_tables.tightness,
-    "orders": result_tables.orders,
-    "communication": result_tables.communication,
-    "worst-cases": result_tables.worst_cases,
+    "deep-runs": deep_tables.deep_runs,
+    "deep-orders": deep_tables.deep_orders,
+    "deep-fixed": deep_tables.deep_fixed,
+    "set-up": set_up,
+    "deviations": deep_tables.deviations,
+    "verification": theory_tables.verification,
+    "tightness": theory_tables.tightness,
+    "orders": theory_tables.orders,
+    "communication": theory_tables.communication,
+    "worst-cases": worst_case_tables.worst_cases,
+    "certificates": worst_case_tables.certificates,
     "speed": speed_table.speed,
-    "files": result_tables.files,
+    "files": sources_table.files,
 }
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from figures.analysis.deep_runs import (
+    Runs,
+    config_of,
+    deep_command,
+    describe,
+    late_line,
+    late_slopes,
+    load_runs,
+    rounds_orders,
+)
 from figures.analysis.sources import MissingResult, Sources
-from figures.drawing.deep_curves import Runs, deep_command, late_line, load_runs
-from figures.drawing.orders import VERIFY_COMMAND, VERIFY_PATH
-from figures.record.tables import Table, interval, rounds_orders
+from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH, load_verification
+from figures.record.table import Table, interval
 from theory.verification.check import FAILED, HOLDS
 from theory.verification.tables import number
 
@@ -62,7 +71,7 @@ def _theory(sources: Sources) -> list[Row]:
     )
     data = "synthetic problems and instances from seeds"
     try:
-        record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
+        record = load_verification(sources)
     except MissingResult:
         return [(claim, VERIFY_COMMAND, data, NO_RESULT, NOT_RUN) for claim, *_ in heads]
     rows = []
@@ -108,12 +117,6 @@ def _tightness(record: dict[str, Any], data: str) -> Row:
     )
 
 
-def late_slopes(runs: Runs) -> list[dict[str, Any]]:
-    """The fits of the late phase, of the runs that have one."""
-    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
-    return [fit for fit in fits if fit["slope"] is not None and fit["interval"] is not None]
-
-
 def rate_verdict(runs: Runs) -> tuple[str, str]:
     """(result, verdict) on "O(1/T) is clearly shown".
 
@@ -152,12 +155,6 @@ def _slope(fit: dict[str, Any]) -> float:
     return float(fit["slope"])
 
 
-def _data_of(runs: Runs) -> str:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
-    images = f"{c['subset']:,} images" if c["subset"] else "all images"
-    return f"{c['data_name']}; {images}, width {c['width']}"
-
-
 def _deep_rate(sources: Sources) -> list[Row]:
     claim = 'deep: "the O(1/T) convergence rate of Local SGD is clearly shown"'
     command = deep_command("to-loss")
@@ -166,7 +163,7 @@ def _deep_rate(sources: Sources) -> list[Row]:
     except MissingResult:
         return [(claim, command, "-", NO_RESULT, NOT_RUN)]
     text, verdict = rate_verdict(runs)
-    return [(claim, command, _data_of(runs), text, verdict)]
+    return [(claim, command, describe(runs), text, verdict)]
 
 
 def _experiments(sources: Sources) -> list[Row]:
@@ -182,7 +179,7 @@ def _experiments(sources: Sources) -> list[Row]:
             ]
             count = next(iter(by_k.values()))["summary"]["rounds"]
             parts.append(f"{regime}, loss after {count:,} rounds: {', '.join(ends)}")
-        rows.append((claim, command, _data_of(runs), "; ".join(parts), _set_up_verdict(runs)))
+        rows.append((claim, command, describe(runs), "; ".join(parts), _set_up_verdict(runs)))
     except MissingResult:
         rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
     claim = "Experiment 2 (set-up): rounds until the training loss is below 1e-4, against K"
@@ -198,7 +195,7 @@ def _experiments(sources: Sources) -> list[Row]:
             (
                 claim,
                 command,
-                _data_of(runs),
+                describe(runs),
                 "; ".join(parts) or "no regime with two runs",
                 _set_up_verdict(runs),
             )
@@ -219,7 +216,7 @@ def _set_up_verdict(runs: Runs) -> str:
 
 
 def _small(runs: Runs) -> bool:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
+    c = config_of(runs)
     return bool(c["subset"]) or c["width"] < 64
 
 

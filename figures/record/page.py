@@ -17,9 +17,9 @@ from PIL import Image, PngImagePlugin
 from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
 from figures.drawing.rendering import DRAWN, Outcome
-from figures.record import tables as result_tables
+from figures.record import theory_tables
 from figures.record.blocks import make_tables
-from figures.record.tables import Table
+from figures.record.table import Table
 from theory.support.files import write_atomically, write_text
 from theory.support.provenance import commit
 
@@ -45,7 +45,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
             "rounds-to-loss",
             "consensus-distance",
         ),
-        ("deep-orders", "deep-runs", "deep-fixed", "deviations"),
+        ("deep-orders", "deep-runs", "deep-fixed", "set-up", "deviations"),
     ),
     (
         "The rates, checked",
@@ -61,7 +61,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("bend", "tightness", "rounds-to-eps", "baselines"),
         ("tightness", "orders", "communication"),
     ),
-    ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
+    ("Exact worst cases", "", ("worst-case",), ("worst-cases", "certificates")),
     ("Where the numbers come from", "", (), ("files",)),
 )
 #: The figures kept in the repository for the README.
@@ -231,7 +231,7 @@ def _table(table: Table | str) -> str:
 
 def _every_check(root: Path) -> str:
     try:
-        table = result_tables.all_checks(Sources(root))
+        table = theory_tables.all_checks(Sources(root))
     except MissingResult:
         return ""
     return f"<details><summary>Every check ({len(table.rows)})</summary>{table.html()}</details>"

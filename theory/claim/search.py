@@ -25,8 +25,9 @@ from theory.theorems import (
     instance_6,
 )
 from theory.theorems.base import Instance
+from theory.worst_case import cells as cells_of_class
 from theory.worst_case.extremal import ExtremalProblem, attained
-from theory.worst_case.reduction import Schedule, WorstCase, worst_case
+from theory.worst_case.reduction import WorstCase, worst_case
 from theory.worst_case.sdp import SolverError
 
 #: Metrics whose exact worst cases are known how to compute.
@@ -243,11 +244,15 @@ def search_solved(
         if left <= 0:
             report.left_out.append(f"the time ran out at {cell}")
             break
-        schedule = Schedule(
-            cell.local_steps, cell.rounds, cell.step_factor, claim.metric, growth=mu
+        to_solve = cells_of_class.Cell(
+            local_steps=cell.local_steps,
+            rounds=cell.rounds,
+            step_size=cell.step_factor,
+            metric=claim.metric,
+            growth=mu,
         )
         try:
-            solved = worst_case(schedule, time_limit=None if math.isinf(left) else left)
+            solved = worst_case(to_solve, time_limit=None if math.isinf(left) else left)
         except SolverError as error:
             report.left_out.append(f"{cell}: {error}")
             continue

@@ -1,0 +1,165 @@
+"""The runs of the deep experiment, and what is computed from them: fits, and rounds against K."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from figures.analysis.sources import MissingResult, Sources
+from theory.verification.orders import fit_slope
+
+REGIMES = ("iid", "mixed", "pathological", "sorted")
+_NAME = re.compile(r"(?P<preset>[^/_]+)_(?P<experiment>[^/_]+)_(?P<regime>[a-z]+)_K\d+\.json$")
+
+#: Regime -> K -> result file.
+Runs = dict[str, dict[int, dict[str, Any]]]
+
+
+def deep_command(experiment: str) -> str:
+    """What makes the results of an experiment."""
+    return (
+        f"python -m deep.reproduce --preset laptop --experiment {experiment} --regime iid "
+        "--data data --download --results deep/results"
+    )
+
+
+def load_runs(sources: Sources, experiment: str = "to-loss") -> Runs:
+    """The runs of an experiment, regime -> K -> result, of the preset with the most of them.
+
+    Raises:
+        MissingResult: there is none.
+    """
+    pattern = f"deep/results/*_{experiment}_*_K*.json"
+    presets = Counter(m["preset"] for n in sources.match(pattern) if (m := _NAME.search(n)))
+    if not presets:
+        raise MissingResult(
+            f"{pattern} is missing; make it with: {deep_command(experiment)} (and mixed, pathological)"
+        )
+    # The full-scale experiment wins a tie, and one of a few seconds never does.
+    chosen = max(presets, key=lambda p: (p != "smoke", presets[p], p == "paper"))
+    found = sources.read_all(
+        f"deep/results/{chosen}_{experiment}_*_K*.json", deep_command(experiment)
+    )
+    runs: Runs = {}
+    for result in found.values():
+        config = result["config"]
+        runs.setdefault(config["regime"], {})[config["local_steps"]] = result
+    return {r: dict(sorted(runs[r].items())) for r in REGIMES if r in runs}
+
+
+def config_of(runs: Runs) -> dict[str, Any]:
+    """The configuration of the first run; those of one experiment share what it is read for."""
+    config: dict[str, Any] = next(iter(next(iter(runs.values())).values()))["config"]
+    return config
+
+
+def describe(runs: Runs) -> str:
+    """Data and scale, and what of the set-up is not the present default."""
+    c = config_of(runs)
+    images = f"{c['subset']:,} images" if c["subset"] else "all images"
+    parts = [f"{images}, width {c['width']}, step {c['step_size']:g}"]
+    # Files of before these options existed lack them.
+    if c.get("norm_affine", True):
+        parts.append("norms with scale and shift")
+    if c.get("pixels", "standardised") != "centred":
+        parts.append("pixels standardised a channel")
+    if c.get("batches", "with-replacement") != "without-replacement":
+        parts.append("batches with replacement")
+    return f"{c['data_name']}; {', '.join(parts)}"
+
+
+def local_steps_of(runs: Runs) -> list[int]:
+    """Every K that some regime was run with."""
+    return sorted({k for by_k in runs.values() for k in by_k})
+
+
+def column(run: dict[str, Any], name: str) -> np.ndarray:
+    """A column of the metrics as floats; null is NaN."""
+    return np.array([np.nan if m[name] is None else m[name] for m in run["metrics"]], float)
+
+
+def fitted_line(run: dict[str, Any]) -> tuple[float, float] | None:
+    """(intercept, slope) of 1/loss on T; None without a fit.
+
+    The slope is the result file's, over every row of the run. The file has no intercept: this one puts
+    the line through the mean of the kept rows, each weighted by the iterations that it stands for.
+    """
+    fit = run["fits"]["inverse_loss_vs_iterations"]
+    if fit["slope"] is None:
+        return None
+    if fit.get("intercept") is not None:
+        return fit["intercept"], fit["slope"]
+    t, loss = column(run, "iteration"), column(run, "train_loss")
+    usable = np.isfinite(loss) & (loss > 0) & (t > 0)
+    t, inverse = t[usable], 1.0 / loss[usable]
+    weights = np.gradient(t) if len(t) > 1 else np.ones(1)
+    return float(np.average(inverse - fit["slope"] * t, weights=weights)), fit["slope"]
+
+
+def late_line(run: dict[str, Any]) -> tuple[float, float, float] | None:
+    """(intercept, slope, r2) of 1/loss on T over the second half of the iterations.
+
+    From the rows kept in the file. A curve 1/(b (T - T0)) is O(1/T) with a delay T0: its log-log slope
+    is -T/(T - T0), steeper than -1, while its 1/loss is a straight line. None with fewer than 5 rows.
+    """
+    t, loss = column(run, "iteration"), column(run, "train_loss")
+    late = (t >= 0.5 * t[-1]) & np.isfinite(loss) & (loss > 0)
+    if late.sum() < 5:
+        return None
+    fit = stats.linregress(t[late], 1.0 / loss[late])
+    return float(fit.intercept), float(fit.slope), float(fit.rvalue**2)
+
+
+def late_slopes(runs: Runs) -> list[dict[str, Any]]:
+    """The fits of the late phase, of the runs that have one."""
+    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
+    return [fit for fit in fits if fit["slope"] is not None and fit["interval"] is not None]
+
+
+@dataclass(frozen=True)
+class RoundsOrder:
+    """How the rounds to the target fall with K in one regime; the fit is None below 3 points."""
+
+    regime: str
+    first: tuple[int, int]
+    last: tuple[int, int]
+    fit: dict[str, Any] | None
+
+    @property
+    def reading(self) -> str:
+        """What the interval says of 1/K and of no gain at all."""
+        if self.fit is None:
+            return "too few runs there for a fit"
+        low, high = self.fit["interval"]
+        if high - low > 0.5:
+            return "the interval is too wide to tell"
+        if low <= -1 <= high:
+            return "1/K lies inside the interval"
+        if high < -1:
+            return "falls faster than 1/K"
+        return "falls, but slower than 1/K" if high < 0 else "no clear gain from local steps"
+
+
+def rounds_orders(runs: Runs) -> list[RoundsOrder]:
+    """The fitted order of rounds to the target in K, per regime with at least two runs there."""
+    found = []
+    for regime, by_k in runs.items():
+        points = [
+            (k, run["summary"]["rounds_to_target"])
+            for k, run in by_k.items()
+            if run["summary"]["rounds_to_target"]
+        ]
+        if len(points) < 2:
+            continue
+        fit = None
+        if len(points) > 2:
+            ks, rounds = (np.array(column, float) for column in zip(*points, strict=True))
+            line = fit_slope(ks, rounds, regime, -1.0)
+            fit = {"slope": line.slope, "interval": [line.low, line.high]}
+        found.append(RoundsOrder(regime, points[0], points[-1], fit))
+    return found
