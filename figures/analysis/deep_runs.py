@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from figures.analysis.ladder import (
+    LADDER_COMMAND,
+    ORDER,
+    complete_rung,
+    ladder_runs,
+)
 from figures.analysis.sources import MissingResult, Sources
 from theory.verification.orders import fit_slope
 
-REGIMES = ("iid", "mixed", "pathological", "sorted")
 _NAME = re.compile(r"(?P<preset>[^/_]+)_(?P<experiment>[^/_]+)_(?P<regime>[a-z]+)_K\d+\.json$")
 
 #: Regime -> K -> result file.
@@ -29,11 +35,27 @@ def deep_command(experiment: str) -> str:
 
 
 def load_runs(sources: Sources, experiment: str = "to-loss") -> Runs:
-    """The runs of an experiment, regime -> K -> result, of the preset with the most of them.
+    """The runs of an experiment, regime -> K -> result.
+
+    Those of seed 0 on the ladder's largest rung that is complete; until there is one, those of the
+    preset with the most files.
 
     Raises:
         MissingResult: there is none.
     """
+    found = ladder_runs(sources)
+    rung = complete_rung(found, experiment)
+    if rung is not None:
+        rows = [(r.regime, r.result) for r in found if r.rung == rung and r.is_plain and not r.seed]
+    else:
+        rows = [(r["config"]["regime"], r) for r in _preset_runs(sources, experiment)]
+    runs: Runs = {}
+    for regime, result in rows:
+        runs.setdefault(regime, {})[result["config"]["local_steps"]] = result
+    return {r: dict(sorted(runs[r].items())) for r in ORDER if r in runs}
+
+
+def _preset_runs(sources: Sources, experiment: str) -> list[dict[str, Any]]:
     pattern = f"deep/results/*_{experiment}_*_K*.json"
     presets = Counter(m["preset"] for n in sources.match(pattern) if (m := _NAME.search(n)))
     if not presets:
@@ -45,11 +67,13 @@ def load_runs(sources: Sources, experiment: str = "to-loss") -> Runs:
     found = sources.read_all(
         f"deep/results/{chosen}_{experiment}_*_K*.json", deep_command(experiment)
     )
-    runs: Runs = {}
-    for result in found.values():
-        config = result["config"]
-        runs.setdefault(config["regime"], {})[config["local_steps"]] = result
-    return {r: dict(sorted(runs[r].items())) for r in REGIMES if r in runs}
+    return list(found.values())
+
+
+def command_of(runs: Runs, experiment: str) -> str:
+    """What makes these runs, without the folders of whoever made them."""
+    first = next(iter(next(iter(runs.values())).values()))
+    return LADDER_COMMAND if "deep.campaign" in first["command"] else deep_command(experiment)
 
 
 def config_of(runs: Runs) -> dict[str, Any]:
@@ -115,9 +139,9 @@ def late_line(run: dict[str, Any]) -> tuple[float, float, float] | None:
     return float(fit.intercept), float(fit.slope), float(fit.rvalue**2)
 
 
-def late_slopes(runs: Runs) -> list[dict[str, Any]]:
+def late_slopes(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The fits of the late phase, of the runs that have one."""
-    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
+    fits = [run["fits"]["loglog_slope"] for run in runs]
     return [fit for fit in fits if fit["slope"] is not None and fit["interval"] is not None]
 
 
@@ -133,16 +157,26 @@ class RoundsOrder:
     @property
     def reading(self) -> str:
         """What the interval says of 1/K and of no gain at all."""
-        if self.fit is None:
-            return "too few runs there for a fit"
-        low, high = self.fit["interval"]
-        if high - low > 0.5:
-            return "the interval is too wide to tell"
-        if low <= -1 <= high:
-            return "1/K lies inside the interval"
-        if high < -1:
-            return "falls faster than 1/K"
-        return "falls, but slower than 1/K" if high < 0 else "no clear gain from local steps"
+        return "too few runs there for a fit" if self.fit is None else reading(self.fit["interval"])
+
+
+def reading(interval: Sequence[float]) -> str:
+    """What a 95% interval of the slope of log rounds in log K says of 1/K and of no gain at all."""
+    low, high = interval
+    if high - low > 0.5:
+        return "the interval is too wide to tell"
+    if low <= -1 <= high:
+        return "1/K lies inside the interval"
+    if high < -1:
+        return "falls faster than 1/K"
+    return "falls, but slower than 1/K" if high < 0 else "no clear gain from local steps"
+
+
+def slope_in_k(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """(slope, low, high) of log rounds in log K with the line's 95%, of at least three (K, rounds)."""
+    ks, rounds = (np.array(column, float) for column in zip(*points, strict=True))
+    line = fit_slope(ks, rounds, "rounds to the target in K", -1.0)
+    return line.slope, line.low, line.high
 
 
 def rounds_orders(runs: Runs) -> list[RoundsOrder]:
@@ -158,8 +192,7 @@ def rounds_orders(runs: Runs) -> list[RoundsOrder]:
             continue
         fit = None
         if len(points) > 2:
-            ks, rounds = (np.array(column, float) for column in zip(*points, strict=True))
-            line = fit_slope(ks, rounds, regime, -1.0)
-            fit = {"slope": line.slope, "interval": [line.low, line.high]}
+            slope, *interval = slope_in_k(points)
+            fit = {"slope": slope, "interval": interval}
         found.append(RoundsOrder(regime, points[0], points[-1], fit))
     return found

@@ -22,12 +22,19 @@ class Pair(list[Any]):
     """A list of two of the shape, or null."""
 
 
+class Word:
+    """In a shape: a text need not stand for a number."""
+
+
 TEXT, WHOLE, NUMBER, FLAG = (str,), (int,), (int, float), (bool,)
 NONE = type(None)
 _LARGEST = sys.float_info.max
 #: NaN is null and infinity is "inf" in our JSON.
 MAYBE = (int, float, NONE, str)
 _WORDS = {str: "a text", int: "an integer", float: "a number", NONE: "null", bool: "true or false"}
+
+#: Any text will do beside the number.
+NUMBER_OR_WORD = (int, float, str, Word)
 
 _FIT = {"slope": NUMBER, "low": NUMBER, "high": NUMBER}
 _ORIGIN = {"command": TEXT, "commit": TEXT}
@@ -111,7 +118,7 @@ WORST_CASES = {
     ],
     "routes": Entries([{"verdict": TEXT}]),
 }
-RUN = {
+RUN: dict[str, Any] = {
     **_ORIGIN,
     "hardware": {"processor": TEXT, "cores": (int, NONE)},
     "config": {
@@ -122,7 +129,7 @@ RUN = {
         "step_size": NUMBER,
         "n_nodes": WHOLE,
         "batch_size": WHOLE,
-        "similarity": NUMBER,
+        "similarity": (int, float, NONE),
         "width": WHOLE,
         "subset": (int, NONE),
         "seed": WHOLE,
@@ -148,6 +155,34 @@ RUN = {
         }
     ],
 }
+_MAYBE_WHOLE = (int, NONE)
+#: A run with everything that the ladder's tables read; older files lack some of it.
+LADDER_RUN = {
+    **RUN,
+    "config": {
+        **RUN["config"],
+        "shards_per_node": _MAYBE_WHOLE,
+        "norm_affine": FLAG,
+        "pixels": TEXT,
+        "batches": TEXT,
+        "participants": _MAYBE_WHOLE,
+        "fixed_participants": FLAG,
+        "outer_step": NUMBER_OR_WORD,
+    },
+    "summary": {
+        **RUN["summary"],
+        "final_test_accuracy": (int, float, NONE),
+        "wall_seconds": NUMBER,
+        "images_per_second": NUMBER,
+    },
+    "metrics": [
+        {
+            **RUN["metrics"][0],
+            "least_loss_ratio": (int, float, NONE),
+            "movement_ratio": (int, float, NONE),
+        }
+    ],
+}
 THEORY_SPEED = {
     **_ORIGIN,
     "comparisons": [{"timings": [{"method": TEXT, "scaled": NUMBER, "size": {}}]}],
@@ -170,6 +205,7 @@ SHAPES: dict[str, Any] = {
     "theory/results/worst_case.json": WORST_CASES,
     "theory/results/speed.json": THEORY_SPEED,
     "deep/results/speed.json": DEEP_SPEED,
+    "deep/results/ladder/*.json": LADDER_RUN,
     "deep/results/*_K*.json": RUN,
 }
 
@@ -231,12 +267,16 @@ def _check(path: str, place: str, value: Any, shape: Any) -> None:
         for i, inner in enumerate(value):
             _check(path, f"{place}[{i}]", inner, shape[0])
     elif not isinstance(value, shape) or (isinstance(value, bool) and bool not in shape):
-        kinds = [kind for kind in shape if kind is not int or float not in shape]
+        kinds = [k for k in shape if k is not Word and (k is not int or float not in shape)]
         raise _wrong(path, place, value, " or ".join(_WORDS[kind] for kind in kinds))
     elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
         # Python's reader takes NaN, 1e999 and integers of any length, which no result of ours holds.
         raise _wrong(path, place, value, "a finite number")
-    elif isinstance(value, str) and float in shape and value not in ("inf", "-inf"):
+    elif (
+        isinstance(value, str)
+        and {float, Word} & {*shape} == {float}
+        and value not in ("inf", "-inf")
+    ):
         raise _wrong(path, place, value, "a number, null or 'inf'")
 
 

@@ -17,6 +17,7 @@ from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
 from figures.record import (
     deep_tables,
+    ladder_tables,
     sources_table,
     speed_table,
     theory_tables,
@@ -35,6 +36,10 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "deep-runs": deep_tables.deep_runs,
     "deep-orders": deep_tables.deep_orders,
     "deep-fixed": deep_tables.deep_fixed,
+    "ladder-heterogeneity": ladder_tables.ladder_heterogeneity,
+    "ladder-exponents": ladder_tables.ladder_exponents,
+    "ladder-variants": ladder_tables.ladder_variants,
+    "ladder": ladder_tables.ladder,
     "set-up": set_up,
     "deviations": deep_tables.deviations,
     "verification": theory_tables.verification,

@@ -10,6 +10,7 @@ from typing import Any
 
 from figures.analysis.deep_runs import (
     Runs,
+    command_of,
     config_of,
     deep_command,
     describe,
@@ -120,33 +121,36 @@ def _tightness(record: dict[str, Any], data: str) -> Row:
 def rate_verdict(runs: Runs) -> tuple[str, str]:
     """(result, verdict) on "O(1/T) is clearly shown".
 
-    Reproduced if every interval of the late slope holds -1; partly if every run got to its target and
-    none is slower than -1 beyond its interval (O(1/T) is an upper bound, but it is not what the curve
-    looks like); otherwise not.
+    Of the runs that have ended; unfinished ones are counted and decide nothing. Reproduced if every
+    interval of the late slope holds -1; partly if every run got to its target and none is slower than -1
+    beyond its interval (O(1/T) is an upper bound, but it is not what the curve looks like); otherwise not.
     """
-    fits = late_slopes(runs)
+    every = [run for by_k in runs.values() for run in by_k.values()]
+    ended = [run for run in every if run["summary"]["status"] != "unfinished"]
+    fits = late_slopes(ended)
     if not fits:
         return "no run is long enough for a fit", NOT_RUN
-    all_runs = [run for by_k in runs.values() for run in by_k.values()]
-    reached = sum(run["summary"]["rounds_to_target"] is not None for run in all_runs)
-    r2s = [run["fits"]["inverse_loss_vs_iterations"]["r2"] for run in all_runs]
+    reached = sum(run["summary"]["rounds_to_target"] is not None for run in ended)
+    r2s = [run["fits"]["inverse_loss_vs_iterations"]["r2"] for run in ended]
     r2s = [r2 for r2 in r2s if r2 is not None]
     equal = sum(f["interval"][0] <= -1 <= f["interval"][1] for f in fits)
     faster = sum(f["interval"][1] < -1 for f in fits)
     slower = len(fits) - equal - faster
     steepest, flattest = min(fits, key=_slope), max(fits, key=_slope)
     text = (
-        f"{reached} of {len(all_runs)} runs reached the target. Late log-log slope of {len(fits)} runs "
+        f"{reached} of {len(ended)} runs reached the target. Late log-log slope of {len(fits)} runs "
         f"from {interval(flattest)} to {interval(steepest)}: {equal} agree with -1, {faster} are "
         f"steeper, {slower} flatter. r2 of 1/loss = a + bT: {min(r2s):.3f} to {max(r2s):.3f}"
     )
-    lines = [line for line in map(late_line, all_runs) if line is not None]
+    lines = [line for line in map(late_line, ended) if line is not None]
     if lines:
         halves = [line[2] for line in lines]
         text += f"; over the second half alone: {min(halves):.3f} to {max(halves):.3f}"
+    if len(ended) < len(every):
+        text += f"; {len(every) - len(ended)} more runs are unfinished"
     if equal == len(fits):
         return text, REPRODUCED
-    if slower or reached < len(all_runs):
+    if slower or reached < len(ended):
         return text, NOT
     return text, f"{PARTLY}: not slower than O(1/T), but steeper than 1/T counted from the start"
 
@@ -157,13 +161,12 @@ def _slope(fit: dict[str, Any]) -> float:
 
 def _deep_rate(sources: Sources) -> list[Row]:
     claim = 'deep: "the O(1/T) convergence rate of Local SGD is clearly shown"'
-    command = deep_command("to-loss")
     try:
         runs = load_runs(sources, "to-loss")
     except MissingResult:
-        return [(claim, command, "-", NO_RESULT, NOT_RUN)]
+        return [(claim, deep_command("to-loss"), "-", NO_RESULT, NOT_RUN)]
     text, verdict = rate_verdict(runs)
-    return [(claim, command, describe(runs), text, verdict)]
+    return [(claim, command_of(runs, "to-loss"), describe(runs), text, verdict)]
 
 
 def _experiments(sources: Sources) -> list[Row]:
@@ -174,11 +177,10 @@ def _experiments(sources: Sources) -> list[Row]:
         runs = load_runs(sources, "fixed-rounds")
         parts = []
         for regime, by_k in runs.items():
-            ends = [
-                f"K = {k}: {number(run['summary']['final_train_loss'])}" for k, run in by_k.items()
-            ]
-            count = next(iter(by_k.values()))["summary"]["rounds"]
+            ends = [f"K = {k}: {_end(run['summary'])}" for k, run in by_k.items()]
+            count = max(run["summary"]["rounds"] for run in by_k.values())
             parts.append(f"{regime}, loss after {count:,} rounds: {', '.join(ends)}")
+        command = command_of(runs, "fixed-rounds")
         rows.append((claim, command, describe(runs), "; ".join(parts), _set_up_verdict(runs)))
     except MissingResult:
         rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
@@ -194,7 +196,7 @@ def _experiments(sources: Sources) -> list[Row]:
         rows.append(
             (
                 claim,
-                command,
+                command_of(runs, "to-loss"),
                 describe(runs),
                 "; ".join(parts) or "no regime with two runs",
                 _set_up_verdict(runs),
@@ -205,10 +207,28 @@ def _experiments(sources: Sources) -> list[Row]:
     return rows
 
 
+def _end(summary: dict[str, Any]) -> str:
+    """The loss at the end of a run, and where that is if it is not finished."""
+    loss = number(summary["final_train_loss"])
+    return (
+        f"{loss} (unfinished at {summary['rounds']:,})"
+        if summary["status"] == "unfinished"
+        else loss
+    )
+
+
 def _set_up_verdict(runs: Runs) -> str:
     """The paper's numbers are not known here, and the scale is smaller: partly at best."""
-    wanted = {(r, k) for r in ("iid", "mixed", "pathological") for k in (1, 2, 5, 10, 20)}
-    have = {(r, k) for r, by_k in runs.items() for k in by_k}
+    regimes = ("iid", "two shards", "one shard")
+    if not set(runs) & {"two shards", "one shard"}:
+        regimes = ("iid", "mixed", "pathological")  # before the repository was known
+    wanted = {(r, k) for r in regimes for k in (1, 2, 5, 10, 20)}
+    have = {
+        (r, k)
+        for r, by_k in runs.items()
+        for k, run in by_k.items()
+        if run["summary"]["status"] != "unfinished"
+    }
     scale = "small scale" if _small(runs) else "full scale"
     lacking = len(wanted - have)
     tail = f"; {lacking} of {len(wanted)} runs missing" if lacking else ""

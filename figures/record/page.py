@@ -45,7 +45,17 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
             "rounds-to-loss",
             "consensus-distance",
         ),
-        ("deep-orders", "deep-runs", "deep-fixed", "set-up", "deviations"),
+        (
+            "deep-orders",
+            "deep-runs",
+            "deep-fixed",
+            "ladder-heterogeneity",
+            "ladder-exponents",
+            "ladder-variants",
+            "ladder",
+            "set-up",
+            "deviations",
+        ),
     ),
     (
         "The rates, checked",

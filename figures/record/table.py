@@ -30,12 +30,16 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table, its title in bold above."""
+        if not self.rows:
+            return f"**{_mark(self.title)}**: nothing yet."
         lines = [f"**{_mark(self.title)}**", "", _line(self.head), _line(("---",) * len(self.head))]
         lines += [_line(row) for row in self.rows]
         return "\n".join([*lines, *(["", _mark(self.note)] if self.note else [])])
 
     def html(self) -> str:
         """An HTML table that scrolls sideways, or stacks its cells if they are text, on a phone."""
+        if not self.rows:
+            return f"<p class=note>{html.escape(self.title)}: nothing yet.</p>"
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
         body = "".join(
             "<tr>" + "".join(map(_cell, self.head, row)) + "</tr>\n" for row in self.rows
