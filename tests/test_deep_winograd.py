@@ -10,7 +10,7 @@ import torch
 from test_deep_engines import trajectory
 from torch.nn import functional as F
 
-from deep.engines.simd.network import FAST, FAST_GRADIENT, make_plan
+from deep.engines.simd.plan import make_layout
 from deep.engines.simd.vector import LANES
 from deep.engines.simd.winograd import (
     buffer_sizes,
@@ -91,8 +91,8 @@ def test_winograd_is_the_convolution_and_its_gradients(
 @pytest.mark.parametrize(("width", "size", "rounds"), [(8, 16, 5), (16, 16, 1)])
 def test_winograd_follows_the_loop_to_1e_9(width: int, size: int, rounds: int) -> None:
     """20 steps in float64 where Winograd's kernels do the larger part of the work."""
-    plan = make_plan(Architecture(width, size))
-    assert plan.blocks[:, FAST].sum() >= 6 and plan.blocks[:, FAST_GRADIENT].sum() >= 4
+    layout, _ = make_layout(Architecture(width, size))
+    assert layout.blocks["fast"].sum() >= 6 and layout.blocks["fast_gradient"].sum() >= 4
     short: dict[str, Any] = {"width": width, "size": size, "rounds": rounds, "precision": "float64"}
     exact = trajectory("loop", **short)
     assert np.abs(trajectory("simd", **short) - exact).max() < 1e-9
@@ -107,5 +107,5 @@ def test_other_channels_and_sides_are_left_to_the_direct_convolution() -> None:
     assert not suits(4, 32) and not suits(12, 16)
     assert not suits(8, 2) and not suits(8, 12) and not suits(16, 6)
     assert suits(8, 32) and not suits_gradient(8, 32)
-    plan = make_plan(Architecture(11, 24))
-    assert not plan.blocks[:, FAST].any()
+    layout, _ = make_layout(Architecture(11, 24))
+    assert not layout.blocks["fast"].any()

@@ -16,27 +16,27 @@ from torch import Tensor
 
 from deep.data.cifar10 import Images
 from deep.engines.base import Engine
-from deep.engines.simd.network import local_steps, make_arena, make_plan, scores
+from deep.engines.simd.network import local_steps, scores
+from deep.engines.simd.plan import make_arena, make_layout
 
 #: Images a task of an evaluation takes.
 _CHUNK = 64
 
 
 class SimdEngine(Engine):
-    """Hand-written forward and backward over eight images a vector, see `deep.engines.simd.network`."""
+    """Hand-written forward and backward over eight images a vector: see the package's text."""
 
     name = "simd"
 
     def __init__(self, *args: Any, threads: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.plan = make_plan(self.architecture)
-        self.layout = (self.plan.blocks, self.plan.taps, self.plan.tap_counts, self.plan.ends)
+        self.layout, floats = make_layout(self.architecture)
         kind = np.dtype(str(self.dtype).removeprefix("torch."))
         self.table = self.data.normalisation().astype(kind)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="simd")
         self.arenas: SimpleQueue[tuple[np.ndarray, np.ndarray]] = SimpleQueue()
         for _ in range(threads):
-            self.arenas.put((make_arena(self.plan, kind), np.zeros(self.plan.n_parameters, kind)))
+            self.arenas.put((make_arena(floats, kind), np.zeros(len(self.mean), kind)))
         # Compile now, so that no clock of a run counts it.
         self.local_steps(np.zeros((self.n_local, 0, 1), np.int64))
         self.scores(self.data, np.zeros(1, np.int64))
@@ -57,7 +57,7 @@ class SimdEngine(Engine):
                     batches[row],
                     self.table.dtype.type(self.step_size),
                     arena,
-                    *self.layout,
+                    self.layout,
                 )
                 return loss
             finally:
@@ -80,7 +80,7 @@ class SimdEngine(Engine):
                     chosen[part],
                     found[part],
                     arena,
-                    *self.layout,
+                    self.layout,
                 )
             finally:
                 self.arenas.put((arena, gradient))

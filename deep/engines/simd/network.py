@@ -2,454 +2,176 @@
 
 `local_steps` runs all K steps of one node without returning to Python: gather, normalise,
 forward, backward, update. One core works on one node, so nodes run side by side in threads and the
-result does not depend on how many there are.
+result does not depend on how many there are. All maps lie in one array, the arena.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from math import exp, log, prod
+from math import exp, log
 
 import numpy as np
 
-from deep.engines.simd.kernels import (
-    backward_taps,
-    compiled,
-    conv,
-    conv_weight_gradient,
-    forward_taps,
-    mask_by_output,
-    norm_backward,
-    norm_forward,
-)
+from deep.engines.simd.compiled import compiled
+from deep.engines.simd.kernels import conv, conv_weight_gradient
+from deep.engines.simd.norms import mask_by_output, norm_backward, norm_forward
+from deep.engines.simd.plan import BACK_1, BACK_2, BACK_S, FORWARD_1, FORWARD_2, FORWARD_S
 from deep.engines.simd.vector import LANES, add, load, plain, store, zeros_like
-from deep.engines.simd.winograd import (
-    buffer_sizes,
-    convolve,
-    suits,
-    suits_gradient,
-    weight_gradient,
-)
-from deep.resnet import EPSILON, Architecture, block_shapes, n_parameters, parameter_shapes
+from deep.engines.simd.winograd import convolve, weight_gradient
 
 V = LANES
-# Columns of the block table: channels, sides, stride; positions of parameters, maps, statistics.
-C_IN, C_OUT, S_IN, S_OUT, STRIDE, SHORTCUT = range(6)
-W1, G1, B1, W2, G2, B2, WS, GS, BS = range(6, 15)
-X, A1, H1, A2, AS, RS, OUT = range(15, 22)
-T1, T2, TS = range(22, 25)
-GX, G, D, E = range(25, 29)
-FAST, FAST_GRADIENT, COLUMNS = 29, 30, 31
-# Rows of the tap table for block b: TAP_ROWS * b + one of these; BACK_1 has four, one a parity.
-FORWARD_1, FORWARD_2, FORWARD_S, BACK_2, BACK_S, BACK_1 = 0, 1, 2, 3, 4, 5
-TAP_ROWS = 9
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where everything lies: built once for an architecture, shared by all threads.
-
-    ``blocks`` [8, COLUMNS], ``taps`` [8 * TAP_ROWS, 9, 2], ``tap_counts`` [8 * TAP_ROWS],
-    ``ends`` positions of stem and head, ``arena_size`` floats of working memory a thread.
-    """
-
-    blocks: np.ndarray
-    taps: np.ndarray
-    tap_counts: np.ndarray
-    ends: np.ndarray
-    arena_size: int
-    n_parameters: int
-
-
-# Entries of Plan.ends.
-WIDTH, SIZE, CLASSES, STEM_W, STEM_G, STEM_B, HEAD_W, HEAD_B = range(8)
-INPUT, STEM_A, STEM_OUT, STEM_T, POOLED, LOGITS = range(8, 14)
-KERNELS, TILES, PRODUCTS, ENDS = range(14, 18)
-
-
-def make_plan(architecture: Architecture) -> Plan:
-    """Lay out parameters, feature maps and taps for `local_steps`."""
-    # A norm without scale and shift: the kernels take a negative position for that.
-    position: defaultdict[str, int] = defaultdict(lambda: -1)
-    start = 0
-    for name, shape in parameter_shapes(architecture):
-        position[name] = start
-        start += prod(shape)
-    shapes = block_shapes(architecture)
-    used = 0
-
-    def reserve(pixels: int) -> int:
-        nonlocal used
-        first = used
-        # Multiples of 16 floats keep every buffer on a cache line.
-        used += -(-pixels * V // 16) * 16
-        return first
-
-    def bordered(channels: int, size: int) -> int:
-        return reserve(channels * (size + 2) ** 2)
-
-    def plain(channels: int, size: int) -> int:
-        return reserve(channels * size * size)
-
-    width, size = architecture.width, architecture.image_size
-    ends = np.zeros(ENDS, np.int64)
-    ends[[WIDTH, SIZE, CLASSES]] = width, size, architecture.classes
-    ends[[STEM_W, STEM_G, STEM_B]] = (
-        position["stem.weight"],
-        position["stem_norm.weight"],
-        position["stem_norm.bias"],
-    )
-    ends[[HEAD_W, HEAD_B]] = position["head.weight"], position["head.bias"]
-    ends[INPUT], ends[STEM_A] = bordered(3, size), plain(width, size)
-    ends[STEM_OUT], ends[STEM_T] = bordered(width, size), reserve(2)
-
-    blocks = np.zeros((len(shapes), COLUMNS), np.int64)
-    taps = np.zeros((len(shapes) * TAP_ROWS, 9, 2), np.int64)
-    counts = np.zeros(len(shapes) * TAP_ROWS, np.int64)
-    # Gradient buffers (G unbordered, D bordered, E unbordered) serve all blocks of one shape.
-    work: dict[tuple[int, int], tuple[int, int, int]] = {}
-    for key in [(width, size)] + [(s.n_out, s.size_out) for s in shapes]:
-        if key not in work:
-            work[key] = plain(*key), bordered(*key), plain(*key)
-    # Buffers of the Winograd transforms serve all blocks.
-    transforms = np.zeros(3, np.int64)
-    below, gradient_below = int(ends[STEM_OUT]), work[(width, size)][0]
-    for index, (row, s) in enumerate(zip(blocks, shapes, strict=True)):
-        row[[C_IN, C_OUT, S_IN, S_OUT]] = s.n_in, s.n_out, s.size_in, s.size_out
-        row[[STRIDE, SHORTCUT, X]] = s.stride, s.has_shortcut, below
-        for column, part in zip(
-            (W1, G1, B1, W2, G2, B2),
-            (
-                "conv1.weight",
-                "norm1.weight",
-                "norm1.bias",
-                "conv2.weight",
-                "norm2.weight",
-                "norm2.bias",
-            ),
-            strict=True,
-        ):
-            row[column] = position[f"blocks.{index}.{part}"]
-        out = s.n_out, s.size_out
-        row[A1], row[H1] = plain(*out), bordered(*out)
-        row[A2], row[OUT] = plain(*out), bordered(*out)
-        row[T1], row[T2], row[TS] = reserve(2), reserve(2), reserve(2)
-        row[GX], row[[G, D, E]] = gradient_below, work[out]
-        row[FAST] = suits(*out)
-        row[FAST_GRADIENT] = suits_gradient(*out)
-        if row[FAST]:
-            transforms = np.maximum(transforms, buffer_sizes(*out))
-        tables = {
-            FORWARD_1: forward_taps(s.size_in, 3),
-            FORWARD_2: forward_taps(s.size_out, 3),
-            BACK_2: backward_taps(s.size_out, 1, 3, 0, 0),
-        }
-        for parity in range(4 if s.stride == 2 else 1):
-            tables[BACK_1 + parity] = backward_taps(
-                s.size_out, s.stride, 3, parity // 2, parity % 2
-            )
-        if s.has_shortcut:
-            for column, part in zip(
-                (WS, GS, BS),
-                ("shortcut.weight", "shortcut_norm.weight", "shortcut_norm.bias"),
-                strict=True,
-            ):
-                row[column] = position[f"blocks.{index}.{part}"]
-            row[AS], row[RS] = plain(*out), bordered(*out)
-            tables[FORWARD_S] = forward_taps(s.size_in, 1)
-            tables[BACK_S] = backward_taps(s.size_out, s.stride, 1, 0, 0)
-        for which, table in tables.items():
-            taps[index * TAP_ROWS + which, : len(table)] = table
-            counts[index * TAP_ROWS + which] = len(table)
-        below, gradient_below = int(row[OUT]), int(row[G])
-    ends[POOLED], ends[LOGITS] = reserve(shapes[-1].n_out), reserve(architecture.classes)
-    ends[[KERNELS, TILES, PRODUCTS]] = [reserve(-(-int(floats) // V)) for floats in transforms]
-    return Plan(blocks, taps, counts, ends, used, n_parameters(architecture))
-
-
-def make_arena(plan: Plan, dtype: np.dtype) -> np.ndarray:
-    """Zeroed working memory of one thread, on a cache line (the borders rely on the zeros)."""
-    raw = np.zeros(plan.arena_size + 16, dtype)
-    skip = (-raw.ctypes.data // raw.itemsize) % (64 // raw.itemsize)
-    return raw[skip : skip + plan.arena_size]
 
 
 @compiled
 def _gather(images, table, chosen, start, stop, arena, ends):
     """Normalise images chosen[start:stop] into the bordered input; unused lanes become zero."""
-    size = ends[SIZE]
+    size = ends.size
     row = (size + 2) * V
     for lane in range(V):
         used = start + lane < stop
         index = chosen[start + lane] if used else 0
         for c in range(3):
             for y in range(size):
-                d = ends[INPUT] + (c * (size + 2) + y + 1) * row + V + lane
+                d = ends.input_b + (c * (size + 2) + y + 1) * row + V + lane
                 for x in range(size):
                     arena[d + x * V] = table[c, images[index, c, y, x]] if used else 0.0
 
 
 @compiled
-def _taps(taps, counts, block, which):
-    r = block * TAP_ROWS + which
-    return taps[r, : counts[r]]
+def _taps(layout, block, which):
+    return layout.taps[block, which, : layout.counts[block, which]]
 
 
 @compiled
-def _same_convolution(arena, x, w, w0, backward, b, taps, ends, d, keep):
+def _convolution(arena, x, s_in, stride, w, w0, kernel, taps, n_in, n_out, s_out, y):
+    """A convolution from the bordered map ``x`` to the unbordered map ``y``."""
+    row, area = (s_in + 2) * V, kernel * kernel
+    conv(
+        *(arena, x, (s_in + 2) * row, row * stride, V * stride),
+        *(w, w0, n_in * area, area, taps, n_in, n_out, s_out, s_out),
+        *(arena, y, s_out * s_out * V, s_out * V, plain(V), plain(False)),
+    )
+
+
+@compiled
+def _input_gradient(arena, g_y, s_out, w, w0, area, taps, n_out, n_in, g_x, s_in, stride, keep):
+    """The gradient at every stride-th input pixel, from the bordered ``g_y`` to ``g_x``."""
+    row = (s_out + 2) * V
+    conv(
+        *(arena, g_y, (s_out + 2) * row, row, plain(V)),
+        *(w, w0, area, n_in * area, taps, n_out, n_in, s_out, s_out),
+        *(arena, g_x, s_in * s_in * V, s_in * stride * V, stride * V, keep),
+    )
+
+
+@compiled
+def _weights_gradient(arena, x, s_in, stride, g_y, s_out, n_in, n_out, kernel, grad, g0):
+    """Of `_convolution` with respect to w; ``g_y`` is bordered too."""
+    row_in, row_out = (s_in + 2) * V, (s_out + 2) * V
+    # A 3x3 kernel starts on the border, a 1x1 kernel at the pixel itself.
+    first = x if kernel == 3 else x + row_in + V
+    conv_weight_gradient(
+        *(arena, first, (s_in + 2) * row_in, row_in, stride),
+        *(arena, g_y + row_out + V, (s_out + 2) * row_out, row_out),
+        *(s_out, n_in, n_out, kernel, grad, g0),
+    )
+
+
+@compiled
+def _same_convolution(arena, x, w, w0, backward, b, taps, ends, y, keep):
     """A block's 3x3 convolution that changes neither channels nor side, or its input gradient."""
-    n, size = b[C_OUT], b[S_OUT]
+    n, size = b.n_out, b.s_out
     w_out, w_in = (9, 9 * n) if backward else (9 * n, 9)
-    if b[FAST]:
-        convolve(
-            arena,
-            x,
-            w,
-            w0,
-            w_out,
-            w_in,
-            backward,
-            n,
-            size,
-            d,
-            keep,
-            ends[KERNELS],
-            ends[TILES],
-            ends[PRODUCTS],
-        )
+    if b.fast:
+        buffers = ends.kernels, ends.tiles, ends.products
+        convolve(arena, x, w, w0, w_out, w_in, backward, n, size, y, keep, *buffers)
         return
     row, px = (size + 2) * V, plain(V)
     conv(
-        arena,
-        x,
-        (size + 2) * row,
-        row,
-        px,
-        w,
-        w0,
-        w_out,
-        w_in,
-        taps,
-        n,
-        n,
-        size,
-        size,
-        arena,
-        d,
-        size * size * V,
-        size * V,
-        px,
-        keep,
+        *(arena, x, (size + 2) * row, row, px, w, w0, w_out, w_in, taps, n, n, size, size),
+        *(arena, y, size * size * V, size * V, px, keep),
     )
 
 
 @compiled
-def _same_weight_gradient(arena, x, error, b, ends, grad, g0):
-    """The weight gradient of `_same_convolution`."""
-    n, size = b[C_OUT], b[S_OUT]
-    if b[FAST_GRADIENT]:
-        weight_gradient(
-            arena, x, error, n, size, grad, g0, ends[KERNELS], ends[TILES], ends[PRODUCTS]
-        )
+def _same_weights_gradient(arena, x, g_y, b, ends, grad, g0):
+    """Of `_same_convolution` with respect to w."""
+    n, size = b.n_out, b.s_out
+    if b.fast_gradient:
+        buffers = ends.kernels, ends.tiles, ends.products
+        weight_gradient(arena, x, g_y, n, size, grad, g0, *buffers)
         return
-    row = (size + 2) * V
-    conv_weight_gradient(
-        arena,
-        x,
-        (size + 2) * row,
-        row,
-        plain(1),
-        arena,
-        error + row + V,
-        (size + 2) * row,
-        row,
-        size,
-        n,
-        n,
-        plain(3),
-        grad,
-        g0,
-    )
+    _weights_gradient(arena, x, size, plain(1), g_y, size, n, n, plain(3), grad, g0)
 
 
 @compiled
-def _forward(w, arena, blocks, taps, counts, ends):
+def _forward(w, arena, layout):
     """Input buffer to logits."""
-    px, one, three, nine, no = plain(V), plain(1), plain(3), plain(9), plain(False)
-    size = ends[SIZE]
-    row = (size + 2) * V
-    conv(
-        arena,
-        ends[INPUT],
-        (size + 2) * row,
-        row,
-        px,
-        w,
-        ends[STEM_W],
-        three * nine,
-        nine,
-        _taps(taps, counts, 0, FORWARD_1),
-        three,
-        ends[WIDTH],
-        size,
-        size,
-        arena,
-        ends[STEM_A],
-        size * size * V,
-        size * V,
-        px,
-        no,
+    one, three, none = plain(1), plain(3), plain(-1)
+    no, yes = plain(False), plain(True)
+    ends = layout.ends
+    width, size = ends.width, ends.size
+    taps = _taps(layout, 0, FORWARD_1)
+    _convolution(
+        *(arena, ends.input_b, size, one, w, ends.stem_w, three, taps, three, width, size),
+        ends.stem_y,
     )
     norm_forward(
-        arena,
-        ends[STEM_A],
-        ends[WIDTH],
-        size,
-        EPSILON,
-        arena,
-        ends[STEM_T],
-        w,
-        ends[STEM_G],
-        ends[STEM_B],
-        False,
-        arena,
-        0,
-        True,
-        arena,
-        ends[STEM_OUT],
+        *(arena, ends.stem_y, width, size, ends.stem_stats, w, ends.stem_scale, ends.stem_shift),
+        *(none, yes, ends.stem_b),
     )
-    for i in range(blocks.shape[0]):
-        b = blocks[i]
-        n_in, n_out, s_in, s_out, stride = b[C_IN], b[C_OUT], b[S_IN], b[S_OUT], b[STRIDE]
-        row_in = (s_in + 2) * V
-        plane = s_out * s_out * V
-        if b[SHORTCUT]:
-            conv(
-                arena,
-                b[X],
-                (s_in + 2) * row_in,
-                row_in * stride,
-                V * stride,
-                w,
-                b[W1],
-                n_in * 9,
-                nine,
-                _taps(taps, counts, i, FORWARD_1),
-                n_in,
-                n_out,
-                s_out,
-                s_out,
-                arena,
-                b[A1],
-                plane,
-                s_out * V,
-                px,
-                no,
+    for i in range(layout.blocks.shape[0]):
+        b = layout.blocks[i]
+        n_in, n_out, s_in, s_out = b.n_in, b.n_out, b.s_in, b.s_out
+        taps = _taps(layout, i, FORWARD_1)
+        if b.has_shortcut:
+            _convolution(
+                *(arena, b.input_b, s_in, b.stride, w, b.w_1, three, taps, n_in, n_out, s_out),
+                b.y_1,
             )
         else:
-            _same_convolution(
-                arena, b[X], w, b[W1], no, b, _taps(taps, counts, i, FORWARD_1), ends, b[A1], no
-            )
+            _same_convolution(arena, b.input_b, w, b.w_1, no, b, taps, ends, b.y_1, no)
         norm_forward(
-            arena,
-            b[A1],
-            n_out,
-            s_out,
-            EPSILON,
-            arena,
-            b[T1],
-            w,
-            b[G1],
-            b[B1],
-            False,
-            arena,
-            0,
-            True,
-            arena,
-            b[H1],
+            *(arena, b.y_1, n_out, s_out, b.stats_1, w, b.scale_1, b.shift_1, none, yes, b.hidden_b)
         )
-        _same_convolution(
-            arena, b[H1], w, b[W2], no, b, _taps(taps, counts, i, FORWARD_2), ends, b[A2], no
-        )
-        residual = b[X]
-        if b[SHORTCUT]:
-            conv(
-                arena,
-                b[X],
-                (s_in + 2) * row_in,
-                row_in * stride,
-                V * stride,
-                w,
-                b[WS],
-                n_in,
-                one,
-                _taps(taps, counts, i, FORWARD_S),
-                n_in,
-                n_out,
-                s_out,
-                s_out,
-                arena,
-                b[AS],
-                plane,
-                s_out * V,
-                px,
-                no,
+        taps = _taps(layout, i, FORWARD_2)
+        _same_convolution(arena, b.hidden_b, w, b.w_2, no, b, taps, ends, b.y_2, no)
+        residual = b.input_b
+        if b.has_shortcut:
+            residual = b.shortcut_b
+            taps = _taps(layout, i, FORWARD_S)
+            _convolution(
+                *(arena, b.input_b, s_in, b.stride, w, b.w_s, one, taps, n_in, n_out, s_out),
+                b.y_s,
             )
             norm_forward(
-                arena,
-                b[AS],
-                n_out,
-                s_out,
-                EPSILON,
-                arena,
-                b[TS],
-                w,
-                b[GS],
-                b[BS],
-                False,
-                arena,
-                0,
-                False,
-                arena,
-                b[RS],
+                *(arena, b.y_s, n_out, s_out, b.stats_s, w, b.scale_s, b.shift_s),
+                *(none, no, residual),
             )
-            residual = b[RS]
         norm_forward(
-            arena,
-            b[A2],
-            n_out,
-            s_out,
-            EPSILON,
-            arena,
-            b[T2],
-            w,
-            b[G2],
-            b[B2],
-            True,
-            arena,
-            residual,
-            True,
-            arena,
-            b[OUT],
+            *(arena, b.y_2, n_out, s_out, b.stats_2, w, b.scale_2, b.shift_2),
+            *(residual, yes, b.output_b),
         )
-    last = blocks[blocks.shape[0] - 1]
-    features, size = last[C_OUT], last[S_OUT]
+    _head_forward(w, arena, layout.blocks[-1], ends)
+
+
+@compiled
+def _head_forward(w, arena, last, ends):
+    """Mean over pixels and the linear layer."""
+    features, size = ends.features, last.s_out
     row = (size + 2) * V
     for c in range(features):
         pooled = zeros_like(arena)
         for y in range(size):
+            p = last.output_b + (c * (size + 2) + y + 1) * row + V
             for x in range(size):
-                pooled = add(
-                    pooled, load(arena, last[OUT] + (c * (size + 2) + y + 1) * row + (x + 1) * V)
-                )
-        store(arena, ends[POOLED] + c * V, pooled)
-    for k in range(ends[CLASSES]):
+                pooled = add(pooled, load(arena, p + x * V))
+        store(arena, ends.pooled + c * V, pooled)
+    for k in range(ends.classes):
         for lane in range(V):
             value = 0.0
             for c in range(features):
-                value += arena[ends[POOLED] + c * V + lane] * w[ends[HEAD_W] + k * features + c]
-            arena[ends[LOGITS] + k * V + lane] = value / (size * size) + w[ends[HEAD_B] + k]
+                value += arena[ends.pooled + c * V + lane] * w[ends.head_w + k * features + c]
+            arena[ends.logits + k * V + lane] = value / (size * size) + w[ends.head_b + k]
 
 
 @compiled
@@ -469,7 +191,7 @@ def _softmax(arena, p, classes):
 @compiled
 def _cross_entropy(labels, chosen, start, stop, scale, arena, ends):
     """Sum of the losses; the logits become scale * d loss / d logits, zero in unused lanes."""
-    classes, logits = ends[CLASSES], ends[LOGITS]
+    classes, logits = ends.classes, ends.logits
     loss = 0.0
     for lane in range(V):
         p = logits + lane
@@ -487,219 +209,92 @@ def _cross_entropy(labels, chosen, start, stop, scale, arena, ends):
 
 
 @compiled
-def _backward(w, grad, arena, blocks, taps, counts, ends):
-    """Add the gradient to ``grad``; the logits hold their errors."""
-    px, one, three, nine = plain(V), plain(1), plain(3), plain(9)
-    no, yes = plain(False), plain(True)
-    last = blocks[blocks.shape[0] - 1]
-    features, size = last[C_OUT], last[S_OUT]
-    pixels = size * size
+def _head_backward(w, grad, arena, last, ends):
+    """From the logits' errors to the last block's output."""
+    features, pixels = ends.features, last.s_out * last.s_out
     for c in range(features):
-        pooled = load(arena, ends[POOLED] + c * V)
         for lane in range(V):
             value = 0.0
-            mean = arena[ends[POOLED] + c * V + lane] / pixels
-            for k in range(ends[CLASSES]):
-                error = arena[ends[LOGITS] + k * V + lane]
-                value += error * w[ends[HEAD_W] + k * features + c]
-                grad[ends[HEAD_W] + k * features + c] += error * mean
-            arena[ends[POOLED] + c * V + lane] = value / pixels
-        pooled = load(arena, ends[POOLED] + c * V)
+            mean = arena[ends.pooled + c * V + lane] / pixels
+            for k in range(ends.classes):
+                error = arena[ends.logits + k * V + lane]
+                value += error * w[ends.head_w + k * features + c]
+                grad[ends.head_w + k * features + c] += error * mean
+            arena[ends.pooled + c * V + lane] = value / pixels
+        pooled = load(arena, ends.pooled + c * V)
         for j in range(pixels):
-            store(arena, last[G] + (c * pixels + j) * V, pooled)
-    for k in range(ends[CLASSES]):
+            store(arena, last.g_output + (c * pixels + j) * V, pooled)
+    for k in range(ends.classes):
         for lane in range(V):
-            grad[ends[HEAD_B] + k] += arena[ends[LOGITS] + k * V + lane]
-    for j in range(blocks.shape[0]):
-        i = blocks.shape[0] - 1 - j
-        b = blocks[i]
-        n_in, n_out, s_in, s_out, stride = b[C_IN], b[C_OUT], b[S_IN], b[S_OUT], b[STRIDE]
-        row_in, row_out = (s_in + 2) * V, (s_out + 2) * V
-        halo = (s_out + 2) * row_out
-        mask_by_output(arena, b[G], arena, b[OUT], n_out, s_out)
-        norm_backward(
-            arena,
-            b[G],
-            arena,
-            b[A2],
-            n_out,
-            s_out,
-            arena,
-            b[T2],
-            w,
-            b[G2],
-            b[B2],
-            grad,
-            arena,
-            b[D],
-        )
-        _same_weight_gradient(arena, b[H1], b[D], b, ends, grad, b[W2])
-        _same_convolution(
-            arena, b[D], w, b[W2], yes, b, _taps(taps, counts, i, BACK_2), ends, b[E], no
-        )
-        mask_by_output(arena, b[E], arena, b[H1], n_out, s_out)
-        norm_backward(
-            arena,
-            b[E],
-            arena,
-            b[A1],
-            n_out,
-            s_out,
-            arena,
-            b[T1],
-            w,
-            b[G1],
-            b[B1],
-            grad,
-            arena,
-            b[D],
-        )
-        if b[SHORTCUT]:
-            conv_weight_gradient(
-                arena,
-                b[X],
-                (s_in + 2) * row_in,
-                row_in,
-                stride,
-                arena,
-                b[D] + row_out + V,
-                halo,
-                row_out,
-                s_out,
-                n_in,
-                n_out,
-                three,
-                grad,
-                b[W1],
-            )
-            for parity in range(stride * stride):
-                conv(
-                    arena,
-                    b[D],
-                    halo,
-                    row_out,
-                    px,
-                    w,
-                    b[W1],
-                    nine,
-                    n_in * 9,
-                    _taps(taps, counts, i, BACK_1 + parity),
-                    n_out,
-                    n_in,
-                    s_out,
-                    s_out,
-                    arena,
-                    b[GX] + (parity // 2 * s_in + parity % 2) * V,
-                    s_in * s_in * V,
-                    s_in * stride * V,
-                    stride * V,
-                    no,
-                )
-        else:
-            # An identity shortcut's gradient already lies in G, which is GX within a stage.
-            _same_weight_gradient(arena, b[X], b[D], b, ends, grad, b[W1])
-            _same_convolution(
-                arena, b[D], w, b[W1], yes, b, _taps(taps, counts, i, BACK_1), ends, b[GX], yes
-            )
-        if b[SHORTCUT]:
-            norm_backward(
-                arena,
-                b[G],
-                arena,
-                b[AS],
-                n_out,
-                s_out,
-                arena,
-                b[TS],
-                w,
-                b[GS],
-                b[BS],
-                grad,
-                arena,
-                b[D],
-            )
-            conv_weight_gradient(
-                arena,
-                b[X] + row_in + V,
-                (s_in + 2) * row_in,
-                row_in,
-                stride,
-                arena,
-                b[D] + row_out + V,
-                halo,
-                row_out,
-                s_out,
-                n_in,
-                n_out,
-                one,
-                grad,
-                b[WS],
-            )
-            conv(
-                arena,
-                b[D],
-                halo,
-                row_out,
-                px,
-                w,
-                b[WS],
-                one,
-                n_in,
-                _taps(taps, counts, i, BACK_S),
-                n_out,
-                n_in,
-                s_out,
-                s_out,
-                arena,
-                b[GX],
-                s_in * s_in * V,
-                s_in * stride * V,
-                stride * V,
-                yes,
-            )
-    width, size = ends[WIDTH], ends[SIZE]
-    row = (size + 2) * V
-    b = blocks[0]
-    mask_by_output(arena, b[GX], arena, ends[STEM_OUT], width, size)
+            grad[ends.head_b + k] += arena[ends.logits + k * V + lane]
+
+
+@compiled
+def _block_backward(w, grad, arena, layout, i):
+    """From the gradient with respect to a block's output to that of its input."""
+    one, three, nine = plain(1), plain(3), plain(9)
+    no, yes = plain(False), plain(True)
+    b, ends = layout.blocks[i], layout.ends
+    n_in, n_out, s_in, s_out, stride = b.n_in, b.n_out, b.s_in, b.s_out, b.stride
+    mask_by_output(arena, b.g_output, b.output_b, n_out, s_out)
     norm_backward(
-        arena,
-        b[GX],
-        arena,
-        ends[STEM_A],
-        width,
-        size,
-        arena,
-        ends[STEM_T],
-        w,
-        ends[STEM_G],
-        ends[STEM_B],
-        grad,
-        arena,
-        b[D],
+        *(arena, b.g_output, b.y_2, n_out, s_out, b.stats_2, w, b.scale_2, b.shift_2, grad, b.g_y_b)
     )
-    conv_weight_gradient(
-        arena,
-        ends[INPUT],
-        (size + 2) * row,
-        row,
-        one,
-        arena,
-        b[D] + row + V,
-        (size + 2) * row,
-        row,
-        size,
-        three,
-        width,
-        three,
-        grad,
-        ends[STEM_W],
+    _same_weights_gradient(arena, b.hidden_b, b.g_y_b, b, ends, grad, b.w_2)
+    taps = _taps(layout, i, BACK_2)
+    _same_convolution(arena, b.g_y_b, w, b.w_2, yes, b, taps, ends, b.g_hidden, no)
+    mask_by_output(arena, b.g_hidden, b.hidden_b, n_out, s_out)
+    norm_backward(
+        *(arena, b.g_hidden, b.y_1, n_out, s_out, b.stats_1, w, b.scale_1, b.shift_1, grad, b.g_y_b)
+    )
+    if not b.has_shortcut:
+        # The identity's gradient already lies in g_output, which is g_input within a stage.
+        _same_weights_gradient(arena, b.input_b, b.g_y_b, b, ends, grad, b.w_1)
+        taps = _taps(layout, i, BACK_1)
+        _same_convolution(arena, b.g_y_b, w, b.w_1, yes, b, taps, ends, b.g_input, yes)
+        return
+    _weights_gradient(
+        arena, b.input_b, s_in, stride, b.g_y_b, s_out, n_in, n_out, three, grad, b.w_1
+    )
+    for parity in range(stride * stride):
+        g_x = b.g_input + (parity // 2 * s_in + parity % 2) * V
+        _input_gradient(
+            *(arena, b.g_y_b, s_out, w, b.w_1, nine, _taps(layout, i, BACK_1 + parity)),
+            *(n_out, n_in, g_x, s_in, stride, no),
+        )
+    norm_backward(
+        *(arena, b.g_output, b.y_s, n_out, s_out, b.stats_s, w, b.scale_s, b.shift_s),
+        *(grad, b.g_y_b),
+    )
+    _weights_gradient(arena, b.input_b, s_in, stride, b.g_y_b, s_out, n_in, n_out, one, grad, b.w_s)
+    _input_gradient(
+        *(arena, b.g_y_b, s_out, w, b.w_s, one, _taps(layout, i, BACK_S)),
+        *(n_out, n_in, b.g_input, s_in, stride, yes),
     )
 
 
 @compiled
-def local_steps(
-    w, grad, images, labels, table, batches, step_size, arena, blocks, taps, counts, ends
-):
+def _backward(w, grad, arena, layout):
+    """Add the gradient to ``grad``; the logits hold their errors."""
+    ends, first = layout.ends, layout.blocks[0]
+    width, size = ends.width, ends.size
+    _head_backward(w, grad, arena, layout.blocks[-1], ends)
+    for i in range(layout.blocks.shape[0] - 1, -1, -1):
+        _block_backward(w, grad, arena, layout, i)
+    mask_by_output(arena, first.g_input, ends.stem_b, width, size)
+    norm_backward(
+        *(arena, first.g_input, ends.stem_y, width, size, ends.stem_stats),
+        *(w, ends.stem_scale, ends.stem_shift, grad, first.g_y_b),
+    )
+    three = plain(3)
+    _weights_gradient(
+        *(arena, ends.input_b, size, plain(1), first.g_y_b, size, three, width, three),
+        *(grad, ends.stem_w),
+    )
+
+
+@compiled
+def local_steps(w, grad, images, labels, table, batches, step_size, arena, layout):
     """K steps of SGD from ``w`` [P], in place; ``batches`` int64 [K, B].
 
     Returns the sum over steps of the batch's mean loss.
@@ -710,10 +305,10 @@ def local_steps(
     for k in range(n_steps):
         chosen = batches[k]
         for start in range(0, size, V):
-            _gather(images, table, chosen, start, size, arena, ends)
-            _forward(w, arena, blocks, taps, counts, ends)
-            loss += _cross_entropy(labels, chosen, start, size, 1.0 / size, arena, ends)
-            _backward(w, grad, arena, blocks, taps, counts, ends)
+            _gather(images, table, chosen, start, size, arena, layout.ends)
+            _forward(w, arena, layout)
+            loss += _cross_entropy(labels, chosen, start, size, 1.0 / size, arena, layout.ends)
+            _backward(w, grad, arena, layout)
         for j in range(w.shape[0]):
             w[j] -= step_size * grad[j]
             # Cleared for the next step while it is in cache.
@@ -722,15 +317,15 @@ def local_steps(
 
 
 @compiled
-def scores(w, images, labels, table, chosen, out, arena, blocks, taps, counts, ends):
+def scores(w, images, labels, table, chosen, out, arena, layout):
     """Loss of the model ``w`` on the images ``chosen``, and whether it is right: out [count, 2]."""
-    count = chosen.shape[0]
+    ends, count = layout.ends, chosen.shape[0]
     for start in range(0, count, V):
         _gather(images, table, chosen, start, count, arena, ends)
-        _forward(w, arena, blocks, taps, counts, ends)
+        _forward(w, arena, layout)
         for lane in range(min(V, count - start)):
-            p = ends[LOGITS] + lane
-            top, best, mass = _softmax(arena, p, ends[CLASSES])
+            p = ends.logits + lane
+            top, best, mass = _softmax(arena, p, ends.classes)
             label = labels[chosen[start + lane]]
             out[start + lane, 0] = log(mass) + top - arena[p + label * V]
             out[start + lane, 1] = 1.0 if best == label else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deep.engines.simd.kernels import compiled
+from deep.engines.simd.compiled import compiled
 from deep.engines.simd.vector import (
     LANES,
     broadcast,

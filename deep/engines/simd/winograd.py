@@ -14,7 +14,7 @@ and 1.49 at width 16, 1.8 at width 64 (one run); ratios of medians: 1.22 to 1.28
 
 from __future__ import annotations
 
-from deep.engines.simd.kernels import compiled
+from deep.engines.simd.compiled import compiled
 from deep.engines.simd.products import products
 from deep.engines.simd.vector import LANES
 from deep.engines.simd.winograd_transforms import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deep.engines.simd.kernels import compiled
+from deep.engines.simd.compiled import compiled
 from deep.engines.simd.vector import (
     LANES,
     add,
