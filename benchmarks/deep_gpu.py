@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,19 +25,20 @@ from rich.console import Console
 from rich.table import Table
 
 from deep.campaign import work_off
-from deep.campaign_file import Entry
+from deep.campaign_file import Campaign, Entry
+from deep.campaign_status import status_table
 from deep.data.cifar10 import Images
 from deep.data.partition import draw_batches, partition
 from deep.display import Display
-from deep.engines.base import Engine, find_device, make_engine
+from deep.engines.base import Engine
+from deep.engines.make import find_device, make_engine
 from deep.experiment import Machine, load_data
 from deep.plan import PRESETS, plan
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
-from deep.run_folder import read_summary
 from theory.support.command import run_command
 from theory.support.errors import UserError
-from theory.support.files import write_atomically
+from theory.support.files import check_folder, write_json
 
 #: The paper's runs to a loss of 1e-4, in the order in which they are wanted: (regime, shards a node, K).
 RUNS = (
@@ -50,6 +51,7 @@ RUNS = (
     ("shards", 2, 5),
     ("shards", 2, 1),
 )
+RESULTS = Path("deep/results")
 PAPER_WIDTH, STEP_SIZE = PRESETS["paper"]["width"], PRESETS["paper"]["to-loss"]["step_size"]
 #: Largest distance from the loop engine in float32, as a share of the round's movement, at which
 #: a variant counts as right: tf32 convolutions, or the eight bits of bf16.
@@ -75,6 +77,12 @@ class Variant:
         parts = [self.engine, self.precision]
         parts += ["channels last"] * self.channels_last + ["graph"] * self.cuda_graphs
         return ", ".join(parts + ["compiled"] * self.compiled)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `make_engine`."""
+        names = ("channels_last", "cuda_graphs")
+        return {name: getattr(self, name) for name in names} | {"compile_model": self.compiled}
 
 
 LOOP = Variant("loop", "float32")
@@ -104,6 +112,9 @@ class Scale:
     batch_size: int
     device: str
     seed: int
+    #: K of a timed round, and how many of them.
+    local_steps: int
+    repeats: int
 
     def engine(self, variant: Variant, step_size: float) -> Engine:
         """The engine of a variant."""
@@ -115,9 +126,7 @@ class Scale:
             step_size=step_size,
             device=self.device,
             precision=variant.precision,
-            compile_model=variant.compiled,
-            cuda_graphs=variant.cuda_graphs,
-            channels_last=variant.channels_last,
+            **variant.options,
         )
 
 
@@ -141,7 +150,7 @@ def matmul_ceiling(device: torch.device, size: int, repeats: int = 10) -> float:
 
 
 def time_variant(
-    scale: Scale, variant: Variant, local_steps: int, repeats: int, reference: np.ndarray | None
+    scale: Scale, variant: Variant, reference: np.ndarray | None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Images a second (median round of ``repeats``), and the averaged model after one round.
 
@@ -155,15 +164,10 @@ def time_variant(
     first: np.ndarray | None = None
     try:
         # Different batches every time, the same ones for every variant; two rounds warm up.
-        for index in range(repeats + 2):
-            batches = draw_batches(
-                shards,
-                list(range(scale.n_nodes)),
-                index * local_steps,
-                local_steps,
-                scale.batch_size,
-                scale.seed,
-            )
+        steps, nodes = scale.local_steps, list(range(scale.n_nodes))
+        for index in range(scale.repeats + 2):
+            first_step = index * steps
+            batches = draw_batches(shards, nodes, first_step, steps, scale.batch_size, scale.seed)
             engine.set_model(start_model)
             synchronize(device)
             start = time.perf_counter()
@@ -179,7 +183,7 @@ def time_variant(
     against = first if reference is None else reference
     moved = float(np.linalg.norm(against - start_model))
     distance = float(np.linalg.norm(first - against)) / moved
-    images = scale.n_nodes * local_steps * scale.batch_size
+    images = scale.n_nodes * scale.local_steps * scale.batch_size
     row = {
         "images_per_second": images / float(np.median(timed)),
         "slowest": images / float(timed.max()),
@@ -197,16 +201,13 @@ def time_variants(
     path: Path,
     head: dict[str, Any],
     deadline: float,
-    local_steps: int,
-    repeats: int,
-    ceiling_size: int,
-    say: Callable[[str], None],
+    console: Console,
 ) -> dict[str, Any]:
     """Time what ``path`` does not hold yet, until ``deadline``; what it holds then.
 
     Every call times the loop engine itself: a ratio is between neighbours on one machine.
     """
-    device = find_device(scale.device)
+    device, say = find_device(scale.device), partial(console.print, highlight=False)
     identity = {
         "hardware": head["hardware"],
         "torch": head["versions"]["torch"],
@@ -215,7 +216,7 @@ def time_variants(
         "image_size": scale.architecture.image_size,
         "n_nodes": scale.n_nodes,
         "batch_size": scale.batch_size,
-        "local_steps": local_steps,
+        "local_steps": scale.local_steps,
     }
     stored = _stored(path)
     if stored is None or stored["identity"] != identity:
@@ -223,20 +224,18 @@ def time_variants(
     timed = {row["variant"] for row in stored["rows"]}
     missing = [variant for variant in wanted if variant.name not in timed]
     if missing:
-        ceiling = matmul_ceiling(device, ceiling_size)
+        ceiling = matmul_ceiling(device, 8192 if device.type == "cuda" else 512)
         operations = training_operations(scale.architecture)
-        loop, reference = time_variant(scale, LOOP, local_steps, repeats, None)
+        loop, reference = time_variant(scale, LOOP, None)
         for variant in [LOOP, *missing]:
             if variant != LOOP and time.perf_counter() >= deadline:
                 say("out of time: the next call times the rest")
                 break
             row: dict[str, Any] = {"variant": variant.name, **asdict(variant)}
             try:
-                result = (
-                    loop
-                    if variant == LOOP
-                    else time_variant(scale, variant, local_steps, repeats, reference)[0]
-                )
+                result = loop
+                if variant != LOOP:
+                    result, _ = time_variant(scale, variant, reference)
                 rate = result["images_per_second"]
                 row |= result | {
                     "times_the_loop": rate / loop["images_per_second"],
@@ -252,7 +251,7 @@ def time_variants(
                 row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 say(f"{variant.name}: {row['error']}")
             stored["rows"] = [r for r in stored["rows"] if r["variant"] != variant.name] + [row]
-            write_atomically(path, json.dumps(stored, indent=1).encode() + b"\n")
+            write_json(path, stored)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return stored
@@ -301,8 +300,8 @@ def queue(variant: Variant, options: dict[str, Any]) -> list[Entry]:
     return entries
 
 
-def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Console) -> None:
-    """Print what was measured and where the runs are."""
+def speed_table(stored: dict[str, Any]) -> Table:
+    """What was measured, the fastest first."""
     rows = [row for row in stored["rows"] if "images_per_second" in row]
     table = Table(title=f"Training n = {stored['identity']['n_nodes']} models at once")
     for heading in ("variant", "images/s", "times the loop", "of bf16 ceiling", "distance", ""):
@@ -316,20 +315,7 @@ def show(stored: dict[str, Any], runs: dict[str, dict[str, Any]], console: Conso
             f"{row['distance']:.0e}",
             "" if row["right"] else "wrong",
         )
-    console.print(table)
-    table = Table(title="Runs")
-    for heading in ("run", "status", "rounds", "training loss", "images/s", "evaluation"):
-        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
-    for label, summary in runs.items():
-        table.add_row(
-            label,
-            summary["status"],
-            f"{summary['rounds']:,}",
-            f"{summary['final_train_loss']:.2e}",
-            f"{summary['images_per_second']:,.0f}",
-            f"{summary['evaluation_share']:.0%}",
-        )
-    console.print(table)
+    return table
 
 
 @app.command()
@@ -340,9 +326,7 @@ def reproduce(
     device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
     minutes: Annotated[float, typer.Option(min=0, help="Time for this call.")] = 9.5,
     out: Annotated[Path, typer.Option(help="Run folders; kept between calls.")] = Path("runs/gpu"),
-    results: Annotated[Path, typer.Option(help="Where the small result files go.")] = Path(
-        "deep/results"
-    ),
+    results: Annotated[Path, typer.Option(help="Where the small result files go.")] = RESULTS,
     width: Annotated[int, typer.Option(min=1, help="64 is ResNet18.")] = PAPER_WIDTH,
     subset: Annotated[int, typer.Option(min=0, help="Images to train on; 0 for all.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, help="n, number of nodes.")] = 20,
@@ -357,10 +341,9 @@ def reproduce(
 ) -> None:
     """Time the engines, pick the fastest, and run the paper's experiment as far as time allows."""
     deadline = time.perf_counter() + 60 * minutes
-    console = Console(width=110)
-    place = find_device(device)
-    for folder in (out, results):
-        report.make_folder(folder)
+    console, cuda = Console(width=110), find_device(device).type == "cuda"
+    check_folder("--out", out)
+    check_folder("--results", results)
     options = {
         "width": width,
         "subset": subset,
@@ -369,59 +352,41 @@ def reproduce(
         "rounds": rounds,
         "seed": seed,
     }
-    trial = queue(LOOP, options)
     loaded = load_data(data, name=data_name, cache=cache)
-    for entry in trial:
+    for entry in queue(LOOP, options):
         loaded.shards(entry.run.config)
-    images, _ = loaded.chosen(trial[0].run.config)
+    images, _ = loaded.chosen(entry.run.config)
     architecture = Architecture(
         width, images.images.shape[2], max(10, int(images.labels.max()) + 1)
     )
-    scale = Scale(images, architecture, nodes, batch_size, device, seed)
+    scale = Scale(images, architecture, nodes, batch_size, device, seed, timed_steps, repeats)
     head = report.provenance(images.name)
-    cuda = place.type == "cuda"
     wanted = variants(cuda, compiled)
-    stored = time_variants(
-        scale,
-        wanted,
-        out / "engines.json",
-        head,
-        deadline,
-        timed_steps,
-        repeats,
-        8192 if cuda else 512,
-        lambda text: console.print(text, highlight=False),
-    )
+    stored = time_variants(scale, wanted, out / "engines.json", head, deadline, console)
     if {v.name for v in wanted} - {row["variant"] for row in stored["rows"]}:
         # The runs wait for the choice of their engine: it decides their numbers.
-        show(stored, {}, console)
+        console.print(speed_table(stored))
         return
     chosen = fastest(stored["rows"], begun(out))
     console.print(f"fastest: {chosen.name}", highlight=False)
     paper = (width, subset, nodes, batch_size) == (PAPER_WIDTH, 0, 20, 8)
-    write_atomically(
+    write_json(
         results / f"{'paper' if paper else 'trial'}_engines.json",
-        json.dumps({**stored, "fastest": chosen.name, "goals": GOALS}, indent=1).encode() + b"\n",
+        {**stored, "fastest": chosen.name, "goals": GOALS},
     )
     entries = queue(chosen, options)
     with Display(quiet=False) as display:
         work_off(
             entries,
             loaded,
-            Machine(
-                device,
-                compile_model=chosen.compiled,
-                cuda_graphs=chosen.cuda_graphs,
-                channels_last=chosen.channels_last,
-            ),
+            Machine(device, **chosen.options),
             display,
             head=head,
             runs_folder=out,
             results=results,
             seconds=deadline - time.perf_counter(),
         )
-    found = {entry.run.label: read_summary(out / entry.run.label) for entry in entries}
-    show(stored, {label: summary for label, summary in found.items() if summary}, console)
+    console.print(speed_table(stored), status_table(Campaign(None, entries), out))
 
 
 def main(arguments: list[str] | None = None) -> int:

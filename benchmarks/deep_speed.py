@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deep.data.cifar10 import Images
-from deep.engines.base import Engine, available_cores, make_engine
+from deep.engines.base import Engine
+from deep.engines.make import available_cores, make_engine
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
 from theory.support.command import run_command

@@ -169,7 +169,9 @@ def jax_scan(problem: MarginProblem, size: Size) -> Runner:
 
 
 def _draws(problem: MarginProblem, size: Size, iterations: int) -> np.ndarray:
-    return sample_indices(np.arange(size.seeds), problem.node_sizes, 0, iterations, 1)[..., 0]
+    return sample_indices(
+        np.arange(size.seeds, dtype=np.uint64), problem.node_sizes, 0, iterations, 1
+    )[..., 0]
 
 
 # ---- the machine's floor -------------------------------------------------------------------------
@@ -187,12 +189,12 @@ def bandwidth(working_set: float) -> float:
     """Bytes a second of a triad over all threads, each on a working set of that many bytes."""
     threads = numba.get_num_threads()
     length = max(64, int(working_set / 24))
-    arrays = [np.ones((threads, length)) for _ in range(3)]
+    a, b, c = np.ones((3, threads, length))
     repeats = max(1, int(4e7 / (length * threads)))
     best = np.inf
     for attempt in range(6):
         begin = time.perf_counter()
-        _triads(*arrays, repeats)
+        _triads(a, b, c, repeats)
         if attempt:
             best = min(best, time.perf_counter() - begin)
     return 24.0 * length * threads * repeats / best

@@ -1,4 +1,7 @@
 """The deep experiment: Local SGD on CIFAR-10 with ResNet18."""
 
-# So that Ctrl-C during the imports of a command is no traceback.
+# So that Ctrl-C during the imports of a command is no traceback, nor a missing package.
 import theory.support.interrupts  # noqa: F401
+from theory.support.extras import need
+
+need("deep", "torch", "PIL")

@@ -28,7 +28,7 @@ from theory.support.errors import UserError
 from theory.support.files import check_folder
 from theory.support.numbers import real
 
-app = cli.make_app(markup=True)
+app = cli.make_app()
 
 
 @app.command()

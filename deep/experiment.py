@@ -19,7 +19,7 @@ from deep.config import Config
 from deep.data.cifar10 import Images, Progress, load_images, load_test_images
 from deep.data.partition import balanced_subset, partition
 from deep.distributed import Communicator
-from deep.engines.base import make_engine
+from deep.engines.make import make_engine
 from deep.local_sgd import Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.results import files
@@ -176,6 +176,13 @@ def run_experiment(
         cuda_graphs=machine.cuda_graphs,
         channels_last=machine.channels_last,
     )
+    for option, chosen in (
+        ("compile", machine.compile_model),
+        ("cuda-graphs", machine.cuda_graphs),
+    ):
+        if chosen and engine.name in ("simd", "loop"):
+            engine.close()
+            raise UserError(f"--{option} is set, allowed: with a stacked engine, not {engine.name}")
     if engine.name == "simd":
         # It has threads of its own. PyTorch only adds up models here, and on a busy machine the
         # barrier of a second thread costs ten times the sum.

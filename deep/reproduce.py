@@ -23,7 +23,7 @@ from deep.distributed import (
     local_processes,
     under_torchrun,
 )
-from deep.engines.base import ENGINES, available_cores, find_device
+from deep.engines.make import ENGINES, available_cores, find_device
 from deep.experiment import Machine, load_data, run_experiment
 from deep.plan import plan
 from deep.results import files
@@ -41,7 +41,7 @@ CACHE_HELP = (
     "cache folder (~/.cache on Linux)."
 )
 
-app = cli.make_app(markup=True)
+app = cli.make_app()
 
 
 def outer_step(text: str | None) -> float | str | None:
@@ -201,12 +201,14 @@ def reproduce(
 
     Exit status: 0 done, 1 a run diverged, 2 bad input, 130 interrupted.
 
-    Examples: the whole experiment on a laptop,
-    [bold]python -m deep.reproduce --preset laptop --data data --download[/bold];
-    the paper's on a GPU,
-    [bold]python -m deep.reproduce --preset paper --regime iid -K 20 --precision bf16[/bold];
-    on four GPUs,
-    [bold]torchrun --nproc-per-node=4 -m deep.reproduce -K 20[/bold].
+    Examples:
+
+    \b
+      the whole experiment on a laptop
+        python -m deep.reproduce --preset laptop --data data --download
+      the paper's on a GPU, and on four
+        python -m deep.reproduce --regime iid -K 20 --precision bf16
+        torchrun --nproc-per-node=4 -m deep.reproduce -K 20
     """
     planned = plan(
         preset,

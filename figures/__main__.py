@@ -1,26 +1,29 @@
 """``python -m figures``: every figure, the page with all of them, and the record's tables.
 
-Exit status: 0 when everything asked for was made, 1 when a result was missing (the rest is made),
-2 on bad input.
+Exit status: 0 when everything asked for was made, 2 when a result is missing (the rest is made) or on
+bad input, 130 when interrupted: what is made by then stays, and the next call goes on from there.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from figures.analysis.sources import ROOT
+from figures.analysis.places import ROOT, is_checkout, output_folder
 from figures.drawing import rendering
 from figures.drawing.catalogue import FIGURES, find
 from figures.record.blocks import RECORDS, update_record
 from figures.record.page import GALLERY, write_gallery, write_report
 from theory.support import command as cli
+from theory.support.errors import UserError
+from theory.support.files import check_folder, check_outputs
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = cli.make_app()
 PAGE, RECORD, PICTURES = "report", "record", "gallery"
 SPECIAL = (PAGE, RECORD, PICTURES)
 
@@ -29,76 +32,103 @@ SPECIAL = (PAGE, RECORD, PICTURES)
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            help=f"Figures, or {', '.join(SPECIAL)}; all figures and the report if none."
-        ),
+        typer.Argument(help=f"Figures, or {', '.join(SPECIAL)}; everything if none."),
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Name the figures and stop.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Computed data at a small scale, into OUT/quick.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the files.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the files; default: figures/out of the checkout, else ./figures. With it "
+            "nothing outside it is written."
+        ),
+    ] = None,
+    version: cli.Version = False,
 ) -> int:
     """Make figures from the results as PDF and PNG, each with a JSON that names its data.
 
     "report" writes one self-contained page with all figures and tables, and makes the figures for it;
     "record" writes the tables of paper_repro.md and README.md from the result files; "gallery" makes
-    the README's pictures.
+    the README's pictures. Page, record and pictures are rewritten only where what they show changed.
     """
     console = Console(highlight=False, soft_wrap=True)
     if list_names:
         width = max(len(entry.name) for entry in FIGURES)
         for entry in FIGURES:
             console.print(f"{entry.name:{width}}  {escape(entry.title)}", highlight=False)
-        return 0
-    chosen = list(names or [])
-    wants_report = not chosen or PAGE in chosen
-    named = [name for name in chosen if name not in SPECIAL]
-    entries = find(named) if named or not chosen else []
-    if wants_report:
+        return cli.DONE
+    named = [name for name in names or [] if name not in SPECIAL]
+    asked = set(names or []) & set(SPECIAL)
+    # Small-scale figures, and those of another folder, never replace what the checkout keeps.
+    keeps = is_checkout() and out is None and not quick
+    if not names:
+        asked = set(SPECIAL) if keeps else {PAGE}
+    if RECORD in asked and not keeps:
+        raise UserError("record is written in a checkout only, allowed: without --out and --quick")
+    entries = find(named) if named else []
+    if PAGE in asked:
         entries = list(FIGURES)
-    elif PICTURES in chosen:
+    elif PICTURES in asked:
         entries = find([*named, *GALLERY])
-    folder = out or rendering.OUT
-    # Small-scale figures never replace the real ones.
+    folder = out or output_folder()
     folder = folder / "quick" if quick else folder
+    kept = ROOT / "figures" if keeps else folder
+    if entries:
+        check_folder("--out", folder)
+        check_outputs({"the page": kept / "report.html" if PAGE in asked else None})
+    outcomes = _make(console, entries, folder, quick)
+    absent = dict.fromkeys(outcome.missing for outcome in outcomes if outcome.missing)
+    if PAGE in asked:
+        page = kept / "report.html"
+        _tell(console, page, write_report(page, outcomes))
+    if PICTURES in asked:
+        written = write_gallery(kept / "gallery", outcomes)
+        for name in GALLERY:
+            picture = kept / "gallery" / f"{name}.png"
+            if picture.is_file():
+                _tell(console, picture, picture in written)
+    if RECORD in asked:
+        for name in RECORDS:
+            changed, missing = update_record(ROOT / name)
+            absent |= dict.fromkeys(missing)
+            _tell(console, ROOT / name, changed)
+    for message in absent:
+        print(f"missing: {message}", file=sys.stderr)
+    return cli.BAD_INPUT if absent else cli.DONE
+
+
+def _make(
+    console: Console, entries: list[rendering.Entry], folder: Path, quick: bool
+) -> list[rendering.Outcome]:
     made = 0
 
     def tell(outcome: rendering.Outcome) -> None:
         nonlocal made
         made += 1
-        head = f"[{made}/{len(entries)}] {outcome.entry.name}"
-        what = f"missing: {outcome.missing}" if outcome.missing else str(_short(outcome.png))
+        what = "missing" if outcome.png is None else str(_short(outcome.png))
         what += ", unchanged" if outcome.unchanged else ""
+        head = f"[{made}/{len(entries)}] {outcome.entry.name}"
         console.print(escape(f"{head}: {what} ({outcome.seconds:.1f} s)"))
 
-    outcomes = rendering.make_figures(entries, folder, quick=quick, report=tell)
-    missing = any(outcome.missing for outcome in outcomes)
-    if wants_report:
-        # The page is kept beside the package; one from another folder or scale stays there.
-        page = ROOT / "figures" / "report.html" if out is None and not quick else None
-        path = write_report(page or folder / "report.html", outcomes)
-        console.print(escape(str(_short(path))))
-    if PICTURES in chosen:
-        kept = ROOT / "figures" if out is None and not quick else folder
-        for picture in write_gallery(kept / "gallery", outcomes):
-            console.print(escape(str(_short(picture))))
-    if RECORD in chosen:
-        absent: dict[str, None] = {}
-        for name in RECORDS:
-            absent |= dict.fromkeys(update_record(ROOT / name))
-            console.print(name)
-        for message in absent:
-            console.print(escape(f"missing: {message}"))
-        missing = missing or bool(absent)
-    return 1 if missing else 0
+    return rendering.make_figures(entries, folder, quick=quick, report=tell)
 
 
-def _short(path: Path | None) -> Path | None:
+def _tell(console: Console, path: Path, changed: bool) -> None:
+    console.print(escape(f"{_short(path)}{'' if changed else ', unchanged'}"))
+
+
+def _short(path: Path) -> Path:
     """Relative to the folder one is in, where it lies below it."""
     here = Path.cwd()
-    return path.relative_to(here) if path and path.is_relative_to(here) else path
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def script() -> NoReturn:
+    """The command, as a console script."""
+    cli.run(app, "python -m figures")
 
 
 if __name__ == "__main__":
-    cli.run(app, "python -m figures")
+    script()

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 # Compiled kernels must not depend on the machine's idle cores while tests run beside one another.
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+# As in the commands: BLAS threads gain nothing on small matrices and wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

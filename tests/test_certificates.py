@@ -14,32 +14,34 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worst_case_cells import make_cell
 
 from theory.support.errors import UserError
 from theory.worst_case import certify as certify_command
 from theory.worst_case import verify
+from theory.worst_case.cells import Cell
 from theory.worst_case.certificate import certify, head_of, width
-from theory.worst_case.reduction import Schedule, worst_case
+from theory.worst_case.reduction import worst_case
 
 Certificate = dict[str, Any]
 CELLS = [
-    Schedule(1, 1, 1.0),
-    Schedule(2, 2, 1.0),
-    Schedule(2, 2, 1.5, "best"),
-    Schedule(2, 2, 0.5, "average_sync"),
-    Schedule(2, 2, 0.75, "average_local"),
-    Schedule(3, 1, 0.5, "average_local", one_node=True),
-    Schedule(2, 2, 0.5, "distance", growth=0.1),
+    make_cell(1, 1, 1.0),
+    make_cell(2, 2, 1.0),
+    make_cell(2, 2, 1.5, "best"),
+    make_cell(2, 2, 0.5, "average_sync"),
+    make_cell(2, 2, 0.75, "average_local"),
+    make_cell(3, 1, 0.5, "average_local", one_node=True),
+    make_cell(2, 2, 0.5, "distance", growth=0.1),
 ]
 
 
 @pytest.fixture(scope="module")
 def found() -> Certificate:
-    return certify(Schedule(2, 2, 1.0))
+    return certify(make_cell(2, 2, 1.0))
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_the_worst_case_is_enclosed_to_a_millionth(cell: Schedule) -> None:
+def test_the_worst_case_is_enclosed_to_a_millionth(cell: Cell) -> None:
     certificate = certify(cell)
     lower, upper = verify.verify(certificate)
     value = worst_case(cell).value
@@ -49,7 +51,7 @@ def test_the_worst_case_is_enclosed_to_a_millionth(cell: Schedule) -> None:
 
 @pytest.mark.parametrize("local_steps", [1, 2])
 def test_the_last_iterate_at_one_over_l_is_one_over_4t_plus_2(local_steps: int) -> None:
-    lower, upper = verify.verify(certify(Schedule(local_steps, 2, 1.0)))
+    lower, upper = verify.verify(certify(make_cell(local_steps, 2, 1.0)))
     assert lower <= Fraction(1, 8 * local_steps + 2) <= upper
 
 
@@ -101,7 +103,7 @@ def test_one_digit_changed_is_rejected_or_still_a_proof(found: Certificate, data
         return
     # What is accepted is true: the claim cannot cross the worst case of the cell that it names.
     cell = verify.Cell(forged["cell"])
-    truth = worst_case(Schedule(cell.k, cell.r, float(cell.eta), cell.metric)).value
+    truth = worst_case(make_cell(cell.k, cell.r, float(cell.eta), cell.metric)).value
     assert float(lower) <= truth + 1e-8 and float(upper) >= truth - 1e-8
 
 
@@ -139,7 +141,7 @@ def test_what_is_no_certificate_is_rejected(content: str) -> None:
 
 def test_growth_of_the_mean_has_no_certificate() -> None:
     with pytest.raises(UserError, match="growth of the nodes"):
-        certify(Schedule(1, 1, 1.0, "distance", growth=0.1, growth_of="mean"))
+        certify(make_cell(1, 1, 1.0, "distance", growth=0.1, growth_of="mean"))
 
 
 def test_the_verifier_needs_nothing_but_the_standard_library(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from deep_cases import random_images, write_class_folders
 from deep import campaign
 from deep.campaign import main
 from deep.campaign_file import read_campaign
+from deep.checkpoint import load_checkpoint
 from deep.locks import lock
 from deep.run_folder import read_metrics, read_summary
 from theory.support.errors import UserError
@@ -30,7 +32,7 @@ subset = 40
 nodes = 4
 batch-size = 3
 step-size = 0.05
-rounds = 60
+rounds = 24
 engine = "loop"
 """
 THREE = f"""{SMALL}
@@ -69,7 +71,7 @@ def arguments(file: Path, text: str, data: Path, *more: str) -> list[str]:
     """Those of a campaign with folders beside its file."""
     file.write_text(text)
     places = ["--runs-folder", str(file.parent / "runs"), "--results", str(file.parent / "results")]
-    numbers = ["--checkpoint-minutes", "0", "--threads", "1", "--device", "cpu", "--quiet"]
+    numbers = ["--checkpoint-minutes", "60", "--threads", "1", "--device", "cpu", "--quiet"]
     return [str(file), "--data", str(data), *places, *numbers, *more]
 
 
@@ -83,6 +85,16 @@ def without_clocks(value: Any) -> Any:
 def results_of(folder: Path) -> dict[str, Any]:
     """All result files of a folder."""
     return {p.stem: without_clocks(json.loads(p.read_text())) for p in folder.glob("*.json")}
+
+
+def out_of_time(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign whose time is up after half a second of its first run, on a machine of any speed."""
+    # It reads the clock at its start, before the queue, and before every run.
+    readings = iter([0.0, 0.0, 0.0, 0.0])
+    with monkeypatch.context() as patch:
+        clock = SimpleNamespace(perf_counter=lambda: next(readings, 1e9))
+        patch.setattr(campaign, "time", clock)
+        assert main([*options, "--minutes", str(0.5 / 60)]) == 0
 
 
 def rounds_done(runs: Path) -> int:
@@ -99,7 +111,7 @@ def test_killed_three_times_it_ends_with_the_same_results(tmp_path: Path, data: 
     assert set(expected) == set(LABELS)
     rows, chance = rounds_done(whole / "runs"), random.Random(1)
     command = [sys.executable, "-m", "deep.campaign"]
-    options = arguments(killed / "three.toml", THREE, data)
+    options = arguments(killed / "three.toml", THREE, data, "--checkpoint-minutes", "0")
     reached = []
     for kill in range(1, 4):
         process = subprocess.Popen([*command, *options])
@@ -139,19 +151,19 @@ def test_a_finished_campaign_trains_nothing(
 
 
 def test_out_of_time_a_run_is_marked_unfinished_and_replaced_later(
-    tmp_path: Path, data: Path
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = arguments(
-        tmp_path / "three.toml", THREE.replace("rounds = 60", "rounds = 9999"), data
+        tmp_path / "three.toml", THREE.replace("rounds = 24", "rounds = 9999"), data
     )
-    assert main([*options, "--minutes", "0.02"]) == 0
+    out_of_time(options, monkeypatch)
     (result,) = results_of(tmp_path / "results").values()
     assert result["summary"]["status"] == "unfinished"
     assert result["summary"]["final_train_loss"] == result["metrics"][-1]["train_loss"]
-    done = result["summary"]["rounds"]
-    assert 0 < done < 9999
+    state = load_checkpoint(tmp_path / "runs" / LABELS[0], result["config"])
+    assert state is not None and 0 < state.round < 9999
     # With fewer rounds than that wanted in all, the campaign ends, this run included.
-    shorter = THREE.replace("rounds = 60", f"rounds = {done + 200}")
+    shorter = THREE.replace("rounds = 24", f"rounds = {state.round + 9}")
     (tmp_path / "three.toml").write_text(shorter)
     assert main(options) == 0
     found = results_of(tmp_path / "results")
@@ -159,7 +171,7 @@ def test_out_of_time_a_run_is_marked_unfinished_and_replaced_later(
 
 
 def test_a_run_with_minutes_of_its_own_ends_with_them(tmp_path: Path, data: Path) -> None:
-    text = THREE.replace("rounds = 60", "rounds = 99999").replace(
+    text = THREE.replace("rounds = 24", "rounds = 99999").replace(
         "local-steps = 2", "local-steps = 2\nminutes = 0.01"
     )
     text = text.replace("outer-step", "rounds = 5\nouter-step")
@@ -172,9 +184,7 @@ def test_a_run_with_minutes_of_its_own_ends_with_them(tmp_path: Path, data: Path
 
 
 def test_sigterm_writes_a_checkpoint_and_an_unfinished_result(tmp_path: Path, data: Path) -> None:
-    options = arguments(tmp_path / "three.toml", THREE.replace("60", "99999"), data)
-    # No checkpoint but the one that the signal asks for.
-    options[options.index("--checkpoint-minutes") + 1] = "60"
+    options = arguments(tmp_path / "three.toml", THREE.replace("24", "99999"), data)
     folder = tmp_path / "runs" / LABELS[0]
     process = subprocess.Popen(
         [sys.executable, "-m", "deep.campaign", *options], stderr=subprocess.PIPE, text=True
@@ -281,7 +291,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_diverged_run_does_not_stop_the_others(tmp_path: Path, data: Path) -> None:
-    text = THREE.replace("step-size = 0.05", "step-size = 1e30").replace("60", "9")
+    text = THREE.replace("step-size = 0.05", "step-size = 1e30").replace("24", "9")
     assert main(arguments(tmp_path / "three.toml", text, data)) == 1
     statuses = [r["summary"]["status"] for r in results_of(tmp_path / "results").values()]
     assert statuses == ["diverged"] * 3
@@ -291,14 +301,14 @@ def test_status_fits_eighty_columns(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    text = THREE.replace("rounds = 60", "rounds = 9999").replace(
+    text = THREE.replace("rounds = 24", "rounds = 9999").replace(
         "outer-step", "rounds = 5\nouter-step"
     )
     options = arguments(tmp_path / "three.toml", text, data)
     assert main([*options, "--status"]) == 0
     table = capsys.readouterr().out
     assert table.count("queued") == 3 and "0 of 3 runs have ended" in table
-    assert main([*options, "--minutes", "0.02"]) == 0
+    out_of_time(options, monkeypatch)
     capsys.readouterr()
     folder = tmp_path / "runs" / LABELS[0]
     with lock(folder / "lock", "busy"):

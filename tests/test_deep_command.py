@@ -16,7 +16,7 @@ import torch
 import typer
 from deep_cases import random_images, write_class_folders
 
-from deep import checkpoint, reproduce
+from deep import checkpoint, display, reproduce
 from deep.reproduce import main
 
 SMALL = [
@@ -120,6 +120,11 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
         (["--device", "cuda:9"], "is not there"),
         (["--engine", "simd", "--precision", "bf16"], "simd engine runs on the CPU"),
         (["--engine", "grouped", "--cuda-graphs"], "needs a CUDA device"),
+        (
+            ["--engine", "loop", "--compile"],
+            "--compile is set, allowed: with a stacked engine, not",
+        ),
+        (["--engine", "loop", "--cuda-graphs"], "--cuda-graphs is set, allowed: with a stacked"),
         (["--step-size", "nan"], "--step-size is nan, allowed: finite numbers above 0"),
         (["--target-loss", "-1"], "--target-loss is -1.0, allowed: finite numbers of at least 0"),
         (["--batch-size", "0"], "--batch-size is 0, allowed: integers of at least 1"),
@@ -233,6 +238,48 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         return ended.model
 
     assert (parameters("full") == parameters("whole")).all()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "LINE_EVERY", 0.0)
+    loud = [word for word in IID if word != "--quiet"]
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    assert main([*loud, *place]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith(f"{LABEL}: round ") for line in lines) == 5
+    assert lines[-1].startswith(f"{LABEL}: round_limit after 5 rounds = 10 iterations, loss")
+
+
+def test_a_diverged_run_exits_with_1(tmp_path: Path, data: Path) -> None:
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    assert main([*IID, *place, "--step-size", "1e30"]) == 1
+
+
+@pytest.mark.parametrize("damaged", ["config.json", "checkpoint.bin", "all"])
+def test_damaged_folders_cost_no_metrics_without_a_word(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    place = ["--data", str(data), "--out", str(tmp_path / "runs")]
+    options = [*IID, *place, "--results", str(tmp_path / "results"), "--checkpoint-minutes", "0"]
+    assert main(options) == 0
+    folder = tmp_path / "runs" / LABEL
+    metrics = (folder / "metrics.jsonl").read_bytes()
+    names = ["checkpoint.bin", "checkpoint.previous.bin"] if damaged == "all" else [damaged]
+    for name in names:
+        (folder / name).write_bytes(b"torn")
+    status = main([*options, "--rounds", "7"])
+    error = capsys.readouterr().err
+    if damaged == "config.json":
+        assert status == 2 and "config.json is damaged: restore it" in error
+        assert (folder / "metrics.jsonl").read_bytes() == metrics
+    elif damaged == "all":
+        assert status == 0 and error.count("\n") == 1
+        assert "no checkpoint in" in error and f"its old files are in {folder}/damaged-1" in error
+        assert (folder / "damaged-1" / "metrics.jsonl").read_bytes() == metrics
+    else:
+        assert status == 0 and error == ""
 
 
 @pytest.mark.parametrize(

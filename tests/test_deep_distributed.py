@@ -35,7 +35,7 @@ def options(data: Path, out: Path, nodes: int) -> list[str]:
         "--batch-size",
         "4",
         "--participants",
-        "3",
+        "2",
         "--outer-step",
         "extrapolated",
         "--width",
@@ -89,13 +89,13 @@ def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.parametrize(("processes", "nodes"), [(2, 4), (4, 5)])
-def test_processes_give_the_bits_of_one(tmp_path: Path, processes: int, nodes: int) -> None:
-    """Four processes share five nodes: P need not divide n, nor need every P have a participant."""
+def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
+    """They share five nodes, of which two take part: in some rounds one process has none."""
+    nodes = 5
     for seed, part in enumerate(("train", "test")):
         write_class_folders(tmp_path / "data" / part, random_images(40, seed=seed))
     assert main(options(tmp_path / "data", tmp_path / "one", nodes)) == 0
-    answer = torchrun(processes, options(tmp_path / "data", tmp_path / "many", nodes))
+    answer = torchrun(2, options(tmp_path / "data", tmp_path / "many", nodes))
     assert answer.returncode == 0, answer.stderr
     one, many = result(tmp_path / "one"), result(tmp_path / "many")
     assert many == one

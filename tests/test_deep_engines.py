@@ -11,7 +11,7 @@ import torch
 from deep_cases import random_images
 
 from deep.data.partition import draw_batches, partition
-from deep.engines.base import make_engine
+from deep.engines.make import make_engine
 from deep.engines.stacked import FORMULATIONS, StackedEngine
 from deep.resnet import Architecture, initial_parameters
 from theory.support.errors import UserError
@@ -107,7 +107,12 @@ def test_pixels_change_the_trajectory(reference: np.ndarray) -> None:
 @pytest.mark.parametrize("batch_size", [1, 5, 11])
 def test_simd_takes_any_batch_size(batch_size: int) -> None:
     """Lanes without an image contribute nothing; more than eight images go in turns."""
-    short = {"batch_size": batch_size, "rounds": 1, "local_steps": 3, "precision": "float64"}
+    short: dict[str, Any] = {
+        "batch_size": batch_size,
+        "rounds": 1,
+        "local_steps": 3,
+        "precision": "float64",
+    }
     assert np.abs(trajectory("simd", **short) - trajectory("loop", **short)).max() < 1e-10
 
 
@@ -120,7 +125,13 @@ def test_simd_follows_the_loop_in_float32(width: int, size: int) -> None:
     """
     distances = []
     for seed in range(3):
-        short = {"width": width, "size": size, "rounds": 1, "local_steps": 1, "seed": seed}
+        short: dict[str, Any] = {
+            "width": width,
+            "size": size,
+            "rounds": 1,
+            "local_steps": 1,
+            "seed": seed,
+        }
         exact = trajectory("loop", precision="float64", **short)
         moved = np.abs(exact - initial_parameters(Architecture(width, size), seed)).max()
         distances.append(np.abs(trajectory("simd", **short) - exact).max() / moved)
@@ -176,7 +187,7 @@ def test_memory_layout_changes_nothing(reference: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", ["loop", "grouped", "im2col"])
 def test_bf16_keeps_float32_weights_and_stays_near(name: str) -> None:
-    short = {"rounds": 1, "local_steps": 2}
+    short: dict[str, Any] = {"rounds": 1, "local_steps": 2}
     exact = trajectory("loop", **short)[0]
     found = trajectory(name, precision="bf16", **short)[0]
     moved = np.linalg.norm(exact - initial_parameters(Architecture(2, 8), 0))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,16 @@ from deep_cases import make_config, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deep import local_sgd
+from deep.checkpoint import load_checkpoint
 from deep.data.partition import partition
 from deep.distributed import Communicator
-from deep.engines.base import Engine, Losses, RoundStatistics, make_engine
+from deep.engines.base import Engine, Losses, RoundStatistics
+from deep.engines.make import make_engine
 from deep.local_sgd import Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.schedule import EVALUATION_SHARE, FORWARD_COST, evaluation_is_due, rounds_to_go
+from deep.stopping import Stopped, stop_requests
 from theory.support.errors import UserError
 
 
@@ -253,6 +261,62 @@ def test_in_pieces_of_one_round_it_ends_with_the_same_model(tmp_path: Path) -> N
     pieces = [train("pieces", 0.0) for _ in range(6)]
     assert [status for status, _ in pieces] == ["unfinished"] * 5 + ["round_limit"]
     assert pieces[-1] == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_first_and_the_run_goes_on_to_the_same_bits(
+    tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, architecture = random_images(40), Architecture(1, 8)
+    shards, start = partition(data.labels, 3, "iid", 0.0, 0), initial_parameters(architecture, 0)
+    config = make_config(precision="float32", rounds=12)
+    engine = make_engine("loop", architecture, data, n_nodes=3, step_size=0.05)
+
+    def signalled(now: Snapshot) -> None:
+        if now.round == 7:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped):
+        run(config, engine, shards, start, tmp_path / "r", report=signalled)
+    assert signal.getsignal(number) is before
+    assert "stopping after this round; again to stop at once" in capsys.readouterr().err
+    state = load_checkpoint(tmp_path / "r", asdict(config))
+    assert state is not None and state.round == 7
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "unfinished"
+    assert run(config, engine, shards, start, tmp_path / "r")["status"] == "round_limit"
+    stopped = engine.model().tobytes()
+    run(config, engine, shards, start, tmp_path / "whole")
+    assert engine.model().tobytes() == stopped
+
+
+def test_a_second_signal_does_not_wait_for_the_round() -> None:
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.wanted
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_checkpoint_comes_after_a_minute_at_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that each round moves by 25 seconds, and five minutes between checkpoints."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(local_sgd, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(
+        local_sgd, "save_checkpoint", lambda folder, identity, state: saved.append(state.round)
+    )
+
+    def advance(now: Snapshot) -> None:
+        clock[0] += 25.0
+
+    engine = ScriptedEngine(lambda r: 1.0)
+    shards = partition(engine.data.labels, 3, "iid", 0.5, 0)
+    start = np.zeros(engine.mean.numel())
+    run(make_config(rounds=40), engine, shards, start, tmp_path / "r", report=advance)
+    assert saved == [3, 15, 27, 39, 40]
 
 
 def test_a_run_is_not_made_shorter(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep.config import OUTER_STEPS
-from deep.engines import base
+from deep.engines import base, make
 from deep.plan import PRESETS, plan
 from theory.support.errors import UserError
 
@@ -169,5 +169,5 @@ def test_presets_are_complete() -> None:
 def test_words_of_options_are_those_of_the_engines() -> None:
     from deep.plan import KINDS
 
-    assert KINDS["engine"] == base.ENGINES and KINDS["precision"] == tuple(base.PRECISIONS)
+    assert KINDS["engine"] == make.ENGINES and KINDS["precision"] == tuple(base.PRECISIONS)
     assert base.OUTER_STEPS == OUTER_STEPS

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from deep.data.partition import draw_batches, partition
 from deep.distributed import Communicator
-from deep.engines.base import Engine, Losses, RoundStatistics, make_engine
+from deep.engines.base import Engine, Losses, RoundStatistics
+from deep.engines.make import make_engine
 from deep.resnet import Architecture, ResNet18, initial_parameters, load_flat, read_flat
 from theory.support.errors import UserError
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_winograd_is_the_convolution_and_its_gradients(
     x, error = rng.standard_normal((2, LANES, channels, size, size)).astype(precision)
     w = (rng.standard_normal((channels, channels, 3, 3)) / channels).astype(precision)
     inputs = [torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in (x, w)]
-    output = F.conv2d(*inputs, padding=1)
+    output = F.conv2d(inputs[0], inputs[1], padding=1)
     gradients = torch.autograd.grad(output, inputs, torch.from_numpy(error.astype(np.float64)))
     expected = [output.detach().numpy(), *(g.numpy() for g in gradients)]
     found = winograd(channels, size, x, w, error)
@@ -91,7 +93,7 @@ def test_winograd_follows_the_loop_to_1e_9(width: int, size: int, rounds: int) -
     """20 steps in float64 where Winograd's kernels do the larger part of the work."""
     plan = make_plan(Architecture(width, size))
     assert plan.blocks[:, FAST].sum() >= 6 and plan.blocks[:, FAST_GRADIENT].sum() >= 4
-    short = {"width": width, "size": size, "rounds": rounds, "precision": "float64"}
+    short: dict[str, Any] = {"width": width, "size": size, "rounds": rounds, "precision": "float64"}
     exact = trajectory("loop", **short)
     assert np.abs(trajectory("simd", **short) - exact).max() < 1e-9
 

@@ -97,7 +97,9 @@ def test_a_draw_depends_on_its_position_only(first: int, count: int) -> None:
 
 
 def test_draws_are_uniform_and_independent_over_nodes_and_seeds() -> None:
-    drawn = sample_indices(np.arange(3), np.array([7, 7]), 0, 20_000, 1)[..., 0].reshape(6, -1)
+    drawn = sample_indices(np.arange(3, dtype=np.uint64), np.array([7, 7]), 0, 20_000, 1)[
+        ..., 0
+    ].reshape(6, -1)
     counts = np.stack([np.bincount(row, minlength=7) for row in drawn])
     # 5 sigma of a binomial count.
     assert np.abs(counts - 20_000 / 7).max() < 5 * np.sqrt(20_000 * 6 / 49)
@@ -253,12 +255,15 @@ def test_bad_arguments_are_refused_with_what_is_allowed(
 def test_counts_and_seeds_may_be_numpy_integers() -> None:
     problem = least_squares(**SMALL)
     plain = run_local_sgd(problem, step_size=0.5, local_steps=2, rounds=3, seeds=3)
+    counts: dict[str, Any] = {
+        "local_steps": np.int64(2),
+        "rounds": np.int32(3),
+        "seeds": np.int64(3),
+    }
     arrays = run_local_sgd(
         problem,
         step_size=np.float64(0.5),
-        local_steps=np.int64(2),
-        rounds=np.int32(3),
-        seeds=np.int64(3),
+        **counts,
         record=np.array([2.0, 6.0]),
     )
     np.testing.assert_array_equal(plain.final_model, arrays.final_model)
@@ -322,8 +327,8 @@ def test_a_batch_loss_is_the_loss_of_the_samples_used() -> None:
             )
             for i in range(3)
         ]
-        total += sum(losses) / 3 if t == 0 else losses[0] / 3
-        x = x - problem.sample_gradients(x, drawn[:, :, t])
+        total += float(sum(losses) / 3 if t == 0 else losses[0] / 3)
+        x = x - problem.sample_gradients(x, drawn[:, :, t].astype(np.int64))
     np.testing.assert_allclose(run.averages["batch_loss"][0, 0, -1], total / 2, rtol=1e-12)
 
 

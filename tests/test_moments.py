@@ -38,6 +38,7 @@ def enumerate_paths(
         "gradient": [],
         "consensus": [],
     }
+    assert problem.solution is not None
     for t in range(last + 1):
         mean = models.mean(axis=1)
         rows["global_loss"].append(problem.global_loss(mean).mean())
@@ -145,6 +146,7 @@ def test_a_linear_rate_keeps_its_digits_below_the_end_of_double_precision(local_
     # E||x^T||^2 = (3/4)^T exactly, below 1e-300 from T = 2,401 on.
     rounds = 6300 // local_steps
     instance = instance_3(rounds, local_steps=local_steps)
+    assert isinstance(instance.problem, MarginProblem)
     moments = exact_moments(
         instance.problem, step_size=1.0, local_steps=local_steps, rounds=rounds, record=[2100, 6300]
     )
@@ -162,6 +164,7 @@ def enumerate_sampled_rounds(
     Plain loops over one path at a time, one sample a step.
     """
     models = [np.array(problem.start)]
+    assert problem.solution is not None
     values: dict[str, list[float]] = {"global_loss": [], "distance": []}
     subsets = list(combinations(range(problem.n_nodes), clients))
     for r in range(rounds + 1):

@@ -83,7 +83,7 @@ def test_soft_logistic_keeps_its_digits_near_the_minimum(delta: float, t: float)
     y = 1 / (1 + np.exp(-t))
     delta = (t + delta) - t
     series = y * (1 - y) * delta**2 / 2 + y * (1 - y) * (1 - 2 * y) * delta**3 / 6
-    assert loss.value(np.float64(t + delta), np.float64(t)) == pytest.approx(series, rel=1e-6)
+    assert loss.value(np.array(t + delta), np.array(t)) == pytest.approx(series, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -263,6 +263,7 @@ def test_interpolation_does_not_depend_on_units_or_start(size: float, far: float
     fitting = a @ random.standard_normal(9) * size
     start = far * random.standard_normal(9)
     problem = MarginProblem([a], [fitting], start=start)
+    assert problem.solution is not None
     assert np.abs(a @ problem.solution - fitting).max() <= 1e-9 * (size + far)
     double = np.vstack([a, a[:1]])
     with pytest.raises(ValueError, match="no x interpolates"):

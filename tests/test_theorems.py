@@ -17,7 +17,7 @@ from theory.problems.generators import (
     separable_logistic,
     sigmoid_regression,
 )
-from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.theorems import (
     T1,
@@ -182,7 +182,7 @@ def test_the_admissible_step_is_checked(theorem: Any, factor: float, applies: bo
 
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_every_violation_is_caught_and_its_absence_is_not(name: str) -> None:
-    problems: list[MarginProblem] = [
+    problems: list[Problem] = [
         instance_0("T1", 1).problem,
         instance_3(1).problem,
         least_squares(heterogeneity="sorted", **SMALL),

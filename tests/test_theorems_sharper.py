@@ -74,7 +74,7 @@ def test_s1_holds_on_every_path_for_any_choice_of_samples(
         step=step,
         local_steps=local_steps,
         rounds=rounds,
-        choose=lambda i, t: random.integers(0, len(nodes[i]), random.integers(1, 3)),
+        choose=lambda i, t: random.integers(0, len(nodes[i]), random.integers(1, 3)).tolist(),
     )
     square, total = float(start @ start), local_steps * rounds
     bound = t1_local_losses.sharp_bound(L=1.0, D=square, eta=step, T=total)

@@ -59,6 +59,7 @@ def test_every_layout_gives_the_same_ragged_problem(tmp_path: Path, layout: str)
     assert problem.node_sizes.tolist() == list(SIZES) and problem.loss is SQUARED
     np.testing.assert_array_equal(problem.features, np.concatenate(FEATURES))
     np.testing.assert_array_equal(problem.targets, np.concatenate(TARGETS))
+    assert problem.solution is not None
     assert problem.global_loss(problem.solution) < 1e-25
 
 

@@ -148,7 +148,8 @@ def test_a_file_of_ones_own_is_checked_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = np.random.default_rng(0)
-    x, arrays = random.standard_normal(12), {}
+    x = random.standard_normal(12)
+    arrays: dict[str, Any] = {}
     for node, m in enumerate((3, 1, 4)):
         arrays[f"A{node}"] = random.standard_normal((m, 12))
         arrays[f"b{node}"] = arrays[f"A{node}"] @ x

@@ -1,109 +1,149 @@
-"""theory/worst_case/findings.md says what theory/results/worst_case.json says, and that what the code computes."""
+"""theory/worst_case/findings.md is what theory/results says, and that what the code computes."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+from worst_case_cells import make_cell
 
 import theory
-from theory.worst_case.cells import FAILED, HOLDS, Row, judge
-from theory.worst_case.closed_forms import best_crossing
-from theory.worst_case.findings import REFUTED, findings
-from theory.worst_case.many_local_steps import LimitRow, SpiralRow
-from theory.worst_case.reduction import Schedule, worst_case
+from theory.worst_case import __main__ as command
+from theory.worst_case import document as documents
+from theory.worst_case import markdown, sentences
+from theory.worst_case import outer_document as outer_documents
+from theory.worst_case import record as records
+from theory.worst_case.cells import standard_grid
+from theory.worst_case.document import document, pick
+from theory.worst_case.findings import findings
+from theory.worst_case.outer_findings import outer_findings
+from theory.worst_case.record import Record
+from theory.worst_case.reduction import worst_case
+from theory.worst_case.rows import EXACT, FAILED, HOLDS, TIME_LIMIT, judge
+from theory.worst_case.sentences import SENTENCES
 
-FOLDER = Path(theory.__file__).parent
+PAGE = Path(theory.__file__).parent / "worst_case" / "findings.md"
 
 
 @pytest.fixture(scope="module")
-def record() -> dict[str, Any]:
-    text = (FOLDER / "results" / "worst_case.json").read_text()
-    assert len(text) < 1_500_000
-    found: dict[str, Any] = json.loads(text)
-    return found
+def record() -> Record:
+    assert records.RECORD.stat().st_size < 1_500_000
+    return records.read_record()
 
 
-@pytest.fixture(scope="module")
-def document() -> str:
-    return (FOLDER / "worst_case" / "findings.md").read_text()
+def test_the_page_is_what_the_command_writes(tmp_path: Path) -> None:
+    again = tmp_path / "findings.md"
+    assert command.write_findings(again) == 0
+    assert again.read_text() == PAGE.read_text(), "make it anew with --write-findings"
 
 
-def tables(text: str) -> list[list[list[str]]]:
-    """Every Markdown table as rows of cells, heads first."""
-    found: list[list[list[str]]] = []
-    inside = False
-    for line in text.splitlines():
-        if line.startswith("|"):
-            if not inside:
-                found.append([])
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if not set("".join(cells)) <= {"-"}:
-                found[-1].append(cells)
-        inside = line.startswith("|")
-    return found
+@pytest.mark.parametrize("module", [documents, outer_documents, sentences, markdown])
+def test_no_number_of_the_page_is_typed_by_hand(module: ModuleType) -> None:
+    # A measured number has decimals; the template's strings have none but in formats and references.
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+    for text in (t for t in texts if isinstance(t, str)):
+        plain = re.sub(r"\{[^}]*\}|arXiv [\d.]+", "", text)
+        assert not re.findall(r"\d+\.\d+", plain), plain
 
 
-def test_the_table_of_the_last_iterate_is_the_record(record: dict[str, Any], document: str) -> None:
-    heads, *rows = next(t for t in tables(document) if "I1" in t[0])
-    last = {
-        (r["local_steps"], r["rounds"]): r["worst_case"]
-        for r in record["rows"]
-        if r["metric"] == "last" and r["step_size"] == 1
+def test_a_changed_number_changes_the_page(record: Record) -> None:
+    page = document(record, None)
+    for moved in (
+        replace(record, findings=[replace(f, value=f.value + 1) for f in record.findings]),
+        replace(record, limits=[replace(r, last=r.last * 2) for r in record.limits]),
+        replace(record, tuned=[replace(t, value=t.value * 2) for t in record.tuned]),
+        replace(record, rows=[replace(r, seconds=r.seconds + 1) for r in record.rows]),
+    ):
+        before, after = page.splitlines(), document(moved, None).splitlines()
+        assert sum(a != b for a, b in zip(before, after, strict=True)) > 4
+
+
+def test_findings_and_verdicts_follow_from_the_rows(record: Record) -> None:
+    assert {row.verdict for row in record.rows if row.worst_case is not None} == {HOLDS}
+    assert not [row for row in record.rows if row.verdict == FAILED]
+    assert all(judge(row) == row for row in record.rows)
+    again = findings(record.rows, record.routes, record.limits, record.spirals, record.tuned)
+    assert [(f.key, f.about, f.where, f.standing, f.agrees, f.cells) for f in again] == [
+        (f.key, f.about, f.where, f.standing, f.agrees, f.cells) for f in record.findings
+    ]
+    assert [f.value for f in again] == pytest.approx([f.value for f in record.findings], rel=1e-9)
+    assert {f.key for f in record.findings} <= set(SENTENCES)
+
+
+def test_what_this_project_found_about_its_own_conjecture(record: Record) -> None:
+    # Against C1, of which two parts were wrong; and nothing that is called proved is refuted.
+    refuted = {f.key for f in record.findings if f.agrees is False}
+    assert refuted == {"last.few_percent", "last.never_rises"}
+    assert not [f for f in record.findings if f.standing == "proved" and f.agrees is False]
+    most = pick(record.findings, "last.few_percent")
+    assert most is not None and most.value > 1.1
+
+
+def test_the_record_has_every_cell_of_the_standard_grid_and_says_how_exact_it_is(
+    record: Record,
+) -> None:
+    cells = {
+        (c.metric, c.local_steps, c.rounds, c.step_size, c.growth_of, c.one_node)
+        for c in standard_grid(0.1)
     }
-    limits = {r["rounds"]: r["last"] for r in record["limits"]}
-    compared = 0
-    for cells in rows:
-        rounds = int(cells[0])
-        for head, cell in zip(heads[1:], cells[1:], strict=True):
-            if not cell:
-                continue
-            if head == "I1":
-                expected = best_crossing(Schedule(1, rounds, 1.0, "last"))[0]
-            elif head.startswith("K=∞"):
-                expected = limits[rounds]
-            else:
-                expected = last[int(head.removeprefix("K=")), rounds]
-            assert float(cell) == pytest.approx(expected, abs=6e-6)
-            compared += 1
-    assert compared > 40
-
-
-def test_numbers_of_the_findings_are_in_the_document(record: dict[str, Any], document: str) -> None:
-    for start in ("K>=3: last within", "eta=1/L: K=1 needs", "best eta for each K: K=1"):
-        (finding,) = (f for f in record["findings"] if f["statement"].startswith(start))
-        assert f"{finding['value']:.3f}" in document
-
-
-def test_findings_and_verdicts_follow_from_the_rows(record: dict[str, Any]) -> None:
-    rows = [Row(**row) for row in record["rows"]]
-    assert {row.verdict for row in rows if row.worst_case is not None} == {HOLDS}
-    assert not [row for row in rows if row.verdict == FAILED]
-    assert all(judge(row) == row for row in rows)
-    limits = [LimitRow(**row) for row in record["limits"]]
-    spirals = [SpiralRow(**row) for row in record["spirals"]]
-    again = {f.statement: f for f in findings(rows, limits=limits, spirals=spirals)}
-    shared = [f for f in record["findings"] if f["statement"] in again]
-    assert len(shared) > 20
-    for finding in shared:
-        assert again[finding["statement"]].value == pytest.approx(finding["value"], rel=1e-9)
-        assert again[finding["statement"]].standing == finding["standing"]
-    # What this project found against its own conjecture C1.
-    refuted = [f["statement"] for f in record["findings"] if f["standing"] == REFUTED]
-    assert any("within 5% of I1" in s for s in refuted) and any("never rises" in s for s in refuted)
+    rows = {
+        (
+            r.metric,
+            r.local_steps,
+            r.rounds,
+            r.step_size,
+            "mean" if r.theorem == "T4'" else "nodes",
+            r.theorem == "T3",
+        )
+        for r in record.rows
+    }
+    assert rows == cells and len(record.rows) == 1120
+    solved = [r for r in record.rows if r.verdict != TIME_LIMIT]
+    assert max(abs(r.duality_gap or 0.0) for r in solved) < 1e-7
+    assert {r.theorem for r in solved if r.kind != EXACT} == {"T4'"}
 
 
 @pytest.mark.parametrize("cell", [(3, 2), (4, 3), (12, 1)])
-def test_recorded_values_are_what_is_computed_now(
-    record: dict[str, Any], cell: tuple[int, int]
-) -> None:
+def test_recorded_values_are_what_is_computed_now(record: Record, cell: tuple[int, int]) -> None:
     (row,) = (
         r
-        for r in record["rows"]
-        if (r["local_steps"], r["rounds"], r["step_size"], r["metric"]) == (*cell, 1.0, "last")
+        for r in record.rows
+        if (r.local_steps, r.rounds, r.step_size, r.metric) == (*cell, 1.0, "last")
     )
-    assert worst_case(Schedule(*cell, 1.0, "last")).value == pytest.approx(
-        row["worst_case"], abs=1e-7
-    )
+    assert worst_case(make_cell(*cell)).value == pytest.approx(row.worst_case, abs=1e-7)
+
+
+def test_a_missing_or_broken_record_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"is missing: python -m theory.worst_case --json makes it"
+    ):
+        records.read_record(tmp_path / "none.json")
+    broken = tmp_path / "broken.json"
+    for text in ("", "[]", '{"rows": [{}]}', '{"rows": []}'):
+        broken.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(str(broken))):
+            records.read_record(broken)
+
+
+# ---- outer steps ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not records.OUTER_RECORD.exists(), reason="the sweep was not run yet")
+def test_the_record_of_outer_steps_follows_from_its_pairs() -> None:
+    found = records.read_outer_steps()
+    content = json.loads(records.OUTER_RECORD.read_text())
+    assert [records.as_finding(f) for f in content["findings"]] == outer_findings(found)
+    assert all(f.agrees is not False for f in outer_findings(found))
+    for pair in found.pairs:
+        assert pair.value <= pair.plain_value + 1e-9 and pair.certified - pair.value < 1e-7
+        # No fixed pair goes below I6.
+        assert pair.lower_bound < pair.floor <= pair.certified + 1e-9
+    pair = next(p for p in found.pairs if (p.metric, p.local_steps, p.rounds) == ("last", 3, 1))
+    cell = make_cell(3, 1, pair.step_size, outer_step=pair.outer_step)
+    assert worst_case(cell).value == pytest.approx(pair.value, abs=1e-8)

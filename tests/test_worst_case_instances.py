@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worst_case_cells import make_cell
 
-from theory.worst_case.closed_forms import best_crossing
+from theory.theorems.t4_linear import instance_simplex
+from theory.worst_case.cells import Cell
+from theory.worst_case.closed_forms import best_crossing, instance
 from theory.worst_case.extremal import (
     SmoothConvexInterpolant,
     attained,
@@ -19,7 +22,6 @@ from theory.worst_case.extremal import (
 )
 from theory.worst_case.many_local_steps import (
     KINK_POLYNOMIAL,
-    exact_local_bound,
     exact_local_worst_case,
     kink,
     kink_problem,
@@ -27,7 +29,7 @@ from theory.worst_case.many_local_steps import (
     spiral_problem,
     spiral_row,
 )
-from theory.worst_case.reduction import Schedule, worst_case
+from theory.worst_case.reduction import worst_case
 
 
 def random_interpolant(seed: int, corners: int, dimension: int) -> SmoothConvexInterpolant:
@@ -90,20 +92,20 @@ def test_affinely_dependent_corners_are_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "n_nodes"),
+    ("cell", "n_nodes"),
     [
-        (Schedule(3, 1, 1.0, "last"), 2),
-        (Schedule(3, 1, 1.0, "last"), 3),
-        (Schedule(4, 1, 1.0, "last"), 4),
-        (Schedule(2, 2, 1.5, "best"), 2),
-        (Schedule(2, 2, 0.5, "average_sync"), 2),
-        (Schedule(2, 2, 1.5, "average_local"), 3),
-        (Schedule(2, 2, 1.0, "distance", growth=0.2), 2),
-        (Schedule(4, 1, 0.5, "average_local", one_node=True), 1),
+        (make_cell(3, 1, 1.0, "last"), 2),
+        (make_cell(3, 1, 1.0, "last"), 3),
+        (make_cell(4, 1, 1.0, "last"), 4),
+        (make_cell(2, 2, 1.5, "best"), 2),
+        (make_cell(2, 2, 0.5, "average_sync"), 2),
+        (make_cell(2, 2, 1.5, "average_local"), 3),
+        (make_cell(2, 2, 1.0, "distance", growth=0.2), 2),
+        (make_cell(4, 1, 0.5, "average_local", one_node=True), 1),
     ],
 )
-def test_the_explicit_worst_problem_attains_the_value(schedule: Schedule, n_nodes: int) -> None:
-    found = worst_case(schedule)
+def test_the_explicit_worst_problem_attains_the_value(cell: Cell, n_nodes: int) -> None:
+    found = worst_case(cell)
     value, problem = attained(found, n_nodes)
     assert value == pytest.approx(found.value, abs=1e-6)
     assert np.linalg.norm(problem.start) <= 1 + 1e-6 and problem.n_nodes == n_nodes
@@ -115,16 +117,16 @@ def test_the_explicit_worst_problem_attains_the_value(schedule: Schedule, n_node
 
 
 def test_another_schedule_does_not_attain_it() -> None:
-    found = worst_case(Schedule(3, 1, 1.0, "last"))
+    found = worst_case(make_cell(3, 1, 1.0, "last"))
     problem = extremal_problem(found)
-    longer = simulated_value(problem, Schedule(3, 2, 1.0, "last"))
-    shorter = simulated_value(problem, Schedule(1, 1, 1.0, "last"))
+    longer = simulated_value(problem, make_cell(3, 2, 1.0, "last"))
+    shorter = simulated_value(problem, make_cell(1, 1, 1.0, "last"))
     assert longer < found.value - 1e-2 and abs(shorter - found.value) > 1e-3
 
 
 def test_the_number_of_nodes_must_fit() -> None:
     with pytest.raises(ValueError, match="n_nodes is 1"):
-        extremal_problem(worst_case(Schedule(2, 1, 1.0, "last")), 1)
+        extremal_problem(worst_case(make_cell(2, 1, 1.0, "last")), 1)
 
 
 @pytest.mark.parametrize("n_nodes", [2, 3, 5])
@@ -142,7 +144,7 @@ def test_simplex_vertices_are_unit_and_centred(n_nodes: int) -> None:
 
 def test_the_kink_is_the_worst_case_of_three_local_steps() -> None:
     value, _, _ = kink()
-    assert worst_case(Schedule(3, 1, 1.0, "last")).value == pytest.approx(value, abs=1e-9)
+    assert worst_case(make_cell(3, 1, 1.0, "last")).value == pytest.approx(value, abs=1e-9)
     # Degree six over the integers; a neighbour in the ninth digit is no root.
     assert abs(np.polyval(KINK_POLYNOMIAL, value)) < 1e-9
     assert abs(np.polyval(KINK_POLYNOMIAL, value + 1e-8)) > 1e-6
@@ -150,7 +152,7 @@ def test_the_kink_is_the_worst_case_of_three_local_steps() -> None:
 
 @pytest.mark.parametrize(("local_steps", "n_nodes"), [(2, 2), (3, 2), (3, 4), (50, 3)])
 def test_the_kink_is_reached_for_every_k_from_two(local_steps: int, n_nodes: int) -> None:
-    value = simulated_value(kink_problem(n_nodes), Schedule(local_steps, 1, 1.0, "last"))
+    value = simulated_value(kink_problem(n_nodes), make_cell(local_steps, 1, 1.0, "last"))
     assert value == pytest.approx(kink()[0], abs=1e-9)
 
 
@@ -169,7 +171,7 @@ def test_exact_local_minimisation_is_above_i1_and_falls_with_rounds(metric: str)
         value, certified = exact_local_worst_case(rounds, metric)
         assert certified == pytest.approx(value, abs=1e-7)
         # I1 at eta = 1/L: one step minimises each quadratic, so it is an instance of the limit.
-        assert value >= best_crossing(Schedule(1, rounds, 1.0, "last"))[0]
+        assert value >= best_crossing(make_cell(1, rounds, 1.0, "last"))[0]
         values.append(value)
     assert values == sorted(values, reverse=True)
 
@@ -187,9 +189,8 @@ def test_the_spiral_tends_to_its_limit(hops: int) -> None:
     assert far.value < near.value < near.limit
     assert near.limit == pytest.approx(math.cos(math.pi / (2 * hops)) ** (2 * hops) / 8)
     assert near.value > 0.8 * near.limit
-    # 1/8 is approached from below, and no last iterate exceeds the bound for its K.
-    assert near.limit < spiral_limit(2 * hops) < 1 / 8
-    assert near.value <= exact_local_bound(near.local_steps)
+    # 1/8 is approached from below, and no last iterate exceeds it (S2).
+    assert near.value < near.limit < spiral_limit(2 * hops) < 1 / 8
 
 
 def test_the_spiral_is_of_the_class() -> None:
@@ -203,7 +204,19 @@ def test_the_spiral_is_of_the_class() -> None:
         spiral_problem(3, decay=1.0)
 
 
-@pytest.mark.parametrize("local_steps", [1, 4, 16])
-def test_the_bound_of_the_last_iterate_is_above_the_worst_case(local_steps: int) -> None:
-    found = worst_case(Schedule(local_steps, 1, 1.0, "last"))
-    assert found.value <= exact_local_bound(local_steps)
+# ---- growth of the mean --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_nodes", "growth"), [(2, 0.5), (2, 0.1), (3, 0.6), (5, 0.8)])
+def test_the_simplex_problem_attains_its_closed_form_at_any_step_size(
+    n_nodes: int, growth: float
+) -> None:
+    for eta, k, rounds in ((1.0, 3, 2), (0.5, 4, 1)):
+        cell = make_cell(k, rounds, eta, "distance", growth=growth, growth_of="mean")
+        value, name = instance(cell, n_nodes)
+        problem = instance_simplex(rounds, k, n_nodes, growth).problem
+        assert name == "simplex"
+        assert simulated_value(problem, cell) == pytest.approx(value, abs=1e-12)
+    # Beyond (n-1)/n it does not grow with mu.
+    cell = make_cell(3, 1, 1.0, "distance", growth=0.85, growth_of="mean")
+    assert instance(cell, n_nodes)[1] == "quadratic"

@@ -1,40 +1,30 @@
 """Local SGD under interpolation: problems, simulators, theorems and their checks.
 
-The few names a notebook needs; everything else is one module deeper.
+The few names a notebook needs are those of :mod:`theory.public`; everything else is one module deeper.
 """
 
-# First, so that Ctrl-C during the imports below is no traceback.
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# First, so that Ctrl-C during later imports is no traceback.
 import theory.support.interrupts  # noqa: F401
 
-# isort: split
-from theory.problems.files import load_problem
-from theory.problems.generators import (
-    least_squares,
-    realizable_logistic,
-    separable_logistic,
-    sigmoid_regression,
-)
-from theory.problems.losses import MarginLoss
-from theory.problems.margin import MarginProblem
-from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
-from theory.simulation.moments import exact_moments
-from theory.theorems import THEOREMS, Setting, Theorem
-from theory.verification.check import Check, verify
+if TYPE_CHECKING:
+    from theory.public import *  # noqa: F403
 
-__all__ = [
-    "THEOREMS",
-    "Check",
-    "LocalSGDResult",
-    "MarginLoss",
-    "MarginProblem",
-    "Setting",
-    "Theorem",
-    "exact_moments",
-    "least_squares",
-    "load_problem",
-    "realizable_logistic",
-    "run_local_sgd",
-    "separable_logistic",
-    "sigmoid_regression",
-    "verify",
-]
+
+def __getattr__(name: str) -> Any:
+    # Not before a name is asked for: the deep commands and every --help need none of them.
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(name)
+    public = importlib.import_module("theory.public")
+    if name != "__all__" and name not in public.__all__:
+        raise AttributeError(f"module 'theory' has no attribute {name!r}")
+    return getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    names: list[str] = __getattr__("__all__")
+    return sorted([*globals(), *names])

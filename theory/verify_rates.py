@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -225,5 +225,10 @@ def main(
         raise typer.Exit(1)
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command, as a console script."""
     cli.run(app, "python -m theory.verify_rates")
+
+
+if __name__ == "__main__":
+    script()

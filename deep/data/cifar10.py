@@ -176,17 +176,19 @@ def download_archive(
 ) -> None:
     """Fetch the archive to ``target``; it appears there only once its MD5 is right."""
     partial = target.with_name(target.name + ".part")
+    made = not target.parent.exists()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as out:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            target.parent.mkdir(parents=True, exist_ok=True)
             total = int(answer.headers.get("Content-Length") or 0)
             digest, done = hashlib.md5(usedforsecurity=False), 0
-            while chunk := answer.read(1 << 18):
-                out.write(chunk)
-                digest.update(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
+            with partial.open("wb") as out:
+                while chunk := answer.read(1 << 18):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    if progress:
+                        progress(done, total)
         if digest.hexdigest() != md5:
             raise UserError(
                 f"the download from {url} has MD5 {digest.hexdigest()}, expected {md5}; try again"
@@ -196,6 +198,9 @@ def download_archive(
         raise UserError(f"cannot download {url}: {error}; give a copy with --data") from error
     finally:
         partial.unlink(missing_ok=True)
+        if made and not target.exists():
+            with suppress(OSError):
+                target.parent.rmdir()
 
 
 def _read_archive(path: Path, name: str, md5: str, pattern: str) -> Images:

@@ -12,7 +12,6 @@ processes nor that of threads changes a float32 model.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +22,10 @@ from torch.nn import functional as F
 
 from deep.data.cifar10 import Images
 from deep.distributed import Communicator
-from deep.resnet import Architecture, ResNet18, load_flat, n_parameters, read_flat
+from deep.resnet import Architecture, ResNet18, load_flat, n_parameters
 from theory.support.errors import UserError
 
-#: Formulations of the stacked engine, see `deep.engines.stacked`.
-STACKED = ("stacked", "grouped", "im2col", "vmap")
-ENGINES = ("auto", "simd", "loop", *STACKED)
+#: Arithmetic of an engine, and the kind of number its models are.
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
 
 
@@ -327,109 +324,3 @@ class TorchEngine(Engine):
             losses = F.cross_entropy(logits, labels, reduction="none")
             found.append(torch.stack([losses.double(), (logits.argmax(1) == labels).double()]))
         return torch.cat(found, 1).cpu().numpy() if found else np.zeros((2, 0))
-
-
-class LoopEngine(TorchEngine):
-    """The reference: an ordinary module a node, trained one after another."""
-
-    name = "loop"
-
-    def local_steps(self, batches: np.ndarray) -> Tensor:
-        parameters: list[Tensor] = list(self.module.parameters())
-        paths = torch.zeros(len(batches), dtype=torch.float64, device=self.device)
-        for i in range(len(batches)):
-            load_flat(self.module, self.mean)
-            for chosen in torch.from_numpy(batches[i]).to(self.device):
-                images, labels = self.gather(chosen)
-                with self.autocast():
-                    logits = self.module(images)
-                loss = F.cross_entropy(logits.to(self.dtype), labels)
-                gradients = torch.autograd.grad(loss, parameters)
-                with torch.no_grad():
-                    torch._foreach_add_(parameters, gradients, alpha=-self.step_size)
-                    paths[i] += loss
-            self.models[i] = read_flat(self.module)
-        return paths
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def find_device(name: str) -> torch.device:
-    """The device called ``name``: auto, cpu, cuda or cuda:N; `UserError` when it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise UserError(f"the device {name} is not there: {count} CUDA devices found; use cpu")
-    elif device.type != "cpu":
-        raise UserError(f"the device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
-    return device
-
-
-def make_engine(
-    name: str,
-    architecture: Architecture,
-    data: Images,
-    *,
-    n_nodes: int,
-    n_local: int | None = None,
-    step_size: float,
-    device: str = "cpu",
-    precision: str = "float32",
-    threads: int | None = None,
-    communicator: Communicator | None = None,
-    compile_model: bool = False,
-    cuda_graphs: bool = False,
-    channels_last: bool = True,
-) -> Engine:
-    """The engine called ``name``; ``auto`` is ``simd`` on the CPU and ``stacked`` on a GPU.
-
-    ``n_local`` nodes of the ``n_nodes`` run in this process (all by default). ``threads`` is for
-    the simd engine; ``compile_model``, ``cuda_graphs`` and ``channels_last`` (memory layout of
-    grouped convolution) for the stacked ones. Raises `UserError` for what does not exist or does
-    not fit together.
-    """
-    if name not in ENGINES:
-        raise UserError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    place = find_device(device)
-    if name == "auto":
-        name = "simd" if place.type == "cpu" and precision != "bf16" else "stacked"
-    common = (
-        architecture,
-        data,
-        n_nodes,
-        n_nodes if n_local is None else n_local,
-        step_size,
-        place,
-        precision,
-        communicator or Communicator(),
-    )
-    if name == "loop":
-        return LoopEngine(*common)
-    if name == "simd":
-        if place.type != "cpu" or precision == "bf16":
-            raise UserError("the simd engine runs on the CPU in float32 or float64")
-        from deep.engines.simd.engine import SimdEngine
-
-        return SimdEngine(*common, threads=threads)
-    from deep.engines.stacked import StackedEngine
-
-    return StackedEngine(
-        *common,
-        formulation=name,
-        compile_model=compile_model,
-        cuda_graphs=cuda_graphs,
-        channels_last=channels_last,
-    )

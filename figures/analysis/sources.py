@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from figures.analysis.places import ROOT, cache_folder
+from figures.analysis.shapes import checked
 from theory.support.errors import UserError
 from theory.support.files import plain, write_text
-
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / "figures" / ".cache"
 
 
 class MissingResult(UserError):
@@ -45,7 +44,7 @@ class Sources:
     """
 
     root: Path = ROOT
-    cache: Path = CACHE
+    cache: Path = field(default_factory=cache_folder)
     quick: bool = False
     files: dict[str, str] = field(default_factory=dict)
     patterns: dict[str, list[str]] = field(default_factory=dict)
@@ -65,20 +64,37 @@ class Sources:
 
         Raises:
             MissingResult: it is not there.
-            UserError: it is not a JSON object.
+            UserError: it can't be read, is not JSON, or has not the shape of that file.
         """
+        raw = self._bytes(path, command)
         try:
-            raw = (self.root / path).read_bytes()
-        except FileNotFoundError:
-            raise MissingResult(f"{path} is missing; make it with: {command}") from None
-        try:
-            content = json.loads(raw)
-        except ValueError as error:
+            content = checked(path, json.loads(raw))
+        except UserError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise UserError(f"{path} holds no JSON object")
         self.files[path] = hashlib.sha256(raw).hexdigest()
         return content
+
+    def read_lines(self, path: str, command: str) -> list[dict[str, Any]]:
+        """A result file with a JSON object a line, at least one; arguments and errors as :meth:`read`."""
+        raw = self._bytes(path, command)
+        try:
+            found = [json.loads(line) for line in raw.splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not JSON, a value a line: {error}") from None
+        if not found or not all(isinstance(value, dict) for value in found):
+            raise UserError(f"{path} holds no JSON objects")
+        self.files[path] = hashlib.sha256(raw).hexdigest()
+        return [checked(path, value) for value in found]
+
+    def _bytes(self, path: str, command: str) -> bytes:
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise MissingResult(f"{path} is missing; make it with: {command}") from None
+        except OSError as error:
+            raise UserError(f"can't read {path}: {error.strerror or error}") from None
 
     def read_all(self, pattern: str, command: str) -> dict[str, dict[str, Any]]:
         """All result files that match a glob, by path, at least one; raises as :meth:`read`."""
@@ -99,9 +115,12 @@ class Sources:
         """
         key = cache_key(function, arguments)
         path = self.cache / f"{function.__name__}-{key[:16]}.json"
-        hit = path.is_file()
-        if not hit:
-            write_text(path, json.dumps(plain(function(**arguments))))
+        found = self._cached(path)
+        hit = found is not None
+        if found is None:
+            text = json.dumps(plain(function(**arguments)))
+            write_text(path, text)
+            found = json.loads(text)
         self.computed.append(
             {
                 "function": f"{function.__module__}.{function.__name__}",
@@ -110,8 +129,16 @@ class Sources:
                 "from_cache": hit,
             }
         )
-        found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+    @staticmethod
+    def _cached(path: Path) -> dict[str, Any] | None:
+        """What the cache holds; None where it has nothing, or something that is no JSON object."""
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 def matching(root: Path, pattern: str) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from figures.analysis.baselines import baseline_paths
 from figures.analysis.sources import Sources, array
 from figures.drawing import style
 from theory.problems import generators
-from theory.verification.baselines import compare_baselines
 
 #: (method, budget) of theory.verification.baselines -> label, colour, line style.
 LOOKS = {
@@ -27,39 +27,6 @@ LOOKS = {
 LEVELS: dict[generators.Heterogeneity, str] = {"iid": "iid nodes", "sorted": "sorted nodes"}
 
 
-def paths(heterogeneity: generators.Heterogeneity, local_steps: int, rounds: int) -> dict[str, Any]:
-    """Every method's exact path on least squares with a power-law spectrum, step sizes tuned.
-
-    Returns:
-        "methods": a list of "method", "budget", "step_factor" (best multiple of the method's own
-        default step), "communications", "gradients" (a node), "loss".
-    """
-    problem = generators.least_squares(
-        n_nodes=5,
-        samples_per_node=40,
-        dimension=256,
-        rank=40,
-        decay=1.0,
-        heterogeneity=heterogeneity,
-    )
-    found = compare_baselines(
-        problem, local_steps=local_steps, rounds=rounds, step_factors=(0.25, 0.5, 1.0, 1.5)
-    )
-    return {
-        "methods": [
-            {
-                "method": b.schedule.method,
-                "budget": b.schedule.budget,
-                "step_factor": b.step_factor,
-                "communications": b.communications,
-                "gradients": b.gradients,
-                "loss": b.loss,
-            }
-            for b in found
-        ]
-    }
-
-
 def _draw(ax: Axes, methods: list[dict[str, Any]], over: str) -> None:
     for m in methods:
         label, color, dashes = LOOKS[m["method"], m["budget"]]
@@ -74,7 +41,7 @@ def baselines(sources: Sources) -> Figure:
     k, rounds = (5, 8) if sources.quick else (10, 30)
     figure, axes = style.subplots(2, 2, width=style.TWO_COLUMNS, height=4.2, sharey="row")
     for row, (level, title) in zip(axes, LEVELS.items(), strict=True):
-        data = sources.compute(paths, heterogeneity=level, local_steps=k, rounds=rounds)
+        data = sources.compute(baseline_paths, heterogeneity=level, local_steps=k, rounds=rounds)
         for ax, over, label in (
             (row[0], "communications", "communications (rounds)"),
             (row[1], "gradients", "sample gradients a node"),

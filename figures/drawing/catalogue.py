@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from figures.analysis.sources import Sources
-from figures.drawing import baselines, bounds, deep_curves, orders, worst_cases
+from figures.drawing import baselines, bend, bounds, deep_curves, orders, worst_cases
 from theory.support.errors import UserError
 
 
@@ -84,6 +84,16 @@ FIGURES: tuple[Entry, ...] = (
         "grows, so the bounds lose no more than that constant. Markers are simulated, lines closed "
         "forms, dashes the limits 1, 2e, 2e, 1 and 4e.",
         orders.tightness,
+    ),
+    Entry(
+        "bend",
+        "When do local steps pay? From K = 1/c on",
+        "Rounds to a fixed accuracy against K, one panel for each similarity c of the nodes. Dashed: the "
+        "rounds that suffice for every convex problem with interpolation, the smaller of those of T2 and "
+        "T3. Solid: the rounds that the worst instance known needs. Both are level until K is about 1/c "
+        "(dotted) and fall like 1/K from there on: K local steps save a factor of about c K, and "
+        "nothing where c is 0.",
+        bend.bend,
     ),
     Entry(
         "rounds-to-eps",

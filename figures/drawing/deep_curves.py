@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from scipy import stats
 
-from figures.analysis.sources import MissingResult, Sources
+from figures.analysis.deep_runs import (
+    Runs,
+    column,
+    config_of,
+    fitted_line,
+    late_line,
+    load_runs,
+    local_steps_of,
+)
+from figures.analysis.sources import Sources
 from figures.drawing import style
-
-REGIMES = ("iid", "mixed", "pathological", "sorted")
-_NAME = re.compile(r"(?P<preset>[^/_]+)_(?P<experiment>[^/_]+)_(?P<regime>[a-z]+)_K\d+\.json$")
-
-Runs = dict[str, dict[int, dict[str, Any]]]
-
-
-def deep_command(experiment: str) -> str:
-    """What makes the results of an experiment."""
-    return (
-        f"python -m deep.reproduce --preset laptop --experiment {experiment} --regime iid "
-        "--data data --download --results deep/results"
-    )
-
-
-def load_runs(sources: Sources, experiment: str = "to-loss") -> Runs:
-    """The runs of an experiment, regime -> K -> result, of the preset with the most of them.
-
-    Raises:
-        MissingResult: there is none.
-    """
-    pattern = f"deep/results/*_{experiment}_*_K*.json"
-    presets = Counter(m["preset"] for n in sources.match(pattern) if (m := _NAME.search(n)))
-    if not presets:
-        raise MissingResult(
-            f"{pattern} is missing; make it with: {deep_command(experiment)} (and mixed, pathological)"
-        )
-    # The full-scale experiment wins a tie, and one of a few seconds never does.
-    chosen = max(presets, key=lambda p: (p != "smoke", presets[p], p == "paper"))
-    found = sources.read_all(
-        f"deep/results/{chosen}_{experiment}_*_K*.json", deep_command(experiment)
-    )
-    runs: Runs = {}
-    for result in found.values():
-        config = result["config"]
-        runs.setdefault(config["regime"], {})[config["local_steps"]] = result
-    return {r: dict(sorted(runs[r].items())) for r in REGIMES if r in runs}
 
 
 def data_line(runs: Runs) -> str:
@@ -62,16 +31,6 @@ def data_line(runs: Runs) -> str:
         f"n = {c['n_nodes']}, batch {c['batch_size']} a node, step size {c['step_size']:g}, "
         f"seed {c['seed']}."
     )
-
-
-def local_steps_of(runs: Runs) -> list[int]:
-    """Every K that some regime was run with."""
-    return sorted({k for by_k in runs.values() for k in by_k})
-
-
-def column(run: dict[str, Any], name: str) -> np.ndarray:
-    """A column of the metrics as floats; null is NaN."""
-    return np.array([np.nan if m[name] is None else m[name] for m in run["metrics"]], float)
 
 
 def _panels(runs: Runs, height: float, sharey: bool = True) -> tuple[Figure, Any]:
@@ -109,38 +68,6 @@ def loss_vs_rounds(sources: Sources, experiment: str = "to-loss") -> Figure:
 def loss_at_fixed_rounds(sources: Sources) -> Figure:
     """Training loss against rounds where every K runs for the same number of rounds."""
     return loss_vs_rounds(sources, "fixed-rounds")
-
-
-def fitted_line(run: dict[str, Any]) -> tuple[float, float] | None:
-    """(intercept, slope) of 1/loss on T; None without a fit.
-
-    The slope is the result file's, over every row of the run. The file has no intercept: this one puts
-    the line through the mean of the kept rows, each weighted by the iterations that it stands for.
-    """
-    fit = run["fits"]["inverse_loss_vs_iterations"]
-    if fit["slope"] is None:
-        return None
-    if fit.get("intercept") is not None:
-        return fit["intercept"], fit["slope"]
-    t, loss = column(run, "iteration"), column(run, "train_loss")
-    usable = np.isfinite(loss) & (loss > 0) & (t > 0)
-    t, inverse = t[usable], 1.0 / loss[usable]
-    weights = np.gradient(t) if len(t) > 1 else np.ones(1)
-    return float(np.average(inverse - fit["slope"] * t, weights=weights)), fit["slope"]
-
-
-def late_line(run: dict[str, Any]) -> tuple[float, float, float] | None:
-    """(intercept, slope, r2) of 1/loss on T over the second half of the iterations.
-
-    From the rows kept in the file. A curve 1/(b (T - T0)) is O(1/T) with a delay T0: its log-log slope
-    is -T/(T - T0), steeper than -1, while its 1/loss is a straight line. None with fewer than 5 rows.
-    """
-    t, loss = column(run, "iteration"), column(run, "train_loss")
-    late = (t >= 0.5 * t[-1]) & np.isfinite(loss) & (loss > 0)
-    if late.sum() < 5:
-        return None
-    fit = stats.linregress(t[late], 1.0 / loss[late])
-    return float(fit.intercept), float(fit.slope), float(fit.rvalue**2)
 
 
 def inverse_loss_vs_iterations(sources: Sources) -> Figure:
@@ -216,10 +143,10 @@ def rounds_to_loss(sources: Sources) -> Figure:
     ends = np.array([all_ks[0], all_ks[-1]], float)
     top = 1.4 * max(tops)
     ax.plot(
-        ends, top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":", label="$\propto 1/K$"
+        ends, top * ends[0] / ends, color=style.OKABE_ITO["grey"], ls=":", label="$\\propto 1/K$"
     )
     style.k_axis(ax, all_ks)
-    target = next(iter(next(iter(runs.values())).values()))["config"]["target_loss"]
+    target = config_of(runs)["target_loss"]
     ax.set(yscale="log", ylabel=f"rounds to training loss < {target:g}")
     style.decimal_axis(ax)
     figure.legend(loc="outside upper center", ncols=2 if len(runs) > 2 else 3, columnspacing=1.2)

@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 
 from figures.analysis import theory_data
 from figures.analysis.sources import Sources, array
+from figures.analysis.verification import load_verification
 from figures.drawing import style
 
-VERIFY_PATH = "theory/results/verify_rates.json"
-VERIFY_COMMAND = f"python -m theory.verify_rates --json {VERIFY_PATH}"
 _COLORS = ("black", "blue", "sky", "green", "vermilion")
 
 
@@ -60,7 +59,7 @@ def tightness(sources: Sources) -> Figure:
 
 def rounds_to_eps(sources: Sources) -> Figure:
     """Rounds to accuracy against K: worst case, equal nodes, and ordinary problems."""
-    record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
+    record = load_verification(sources)
     families = record["communication"]
     figure, axes = style.subplots(1, 2, width=style.TWO_COLUMNS, height=3.0)
     extremes = [f for f in families if f["fit"]["predicted"] is not None]

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
 # Inches: one and two columns of a two-column paper with 0.25 in between them.
 ONE_COLUMN, TWO_COLUMNS = 3.35, 6.95
@@ -160,6 +160,11 @@ def decimal_axis(axes: Axes) -> None:
             ticks = [m * p for p in powers for m in multiples if low <= m * p <= high]
     axes.set_yticks(ticks, [f"{tick:,.6g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def decimal_powers(axes: Axes) -> None:
+    """Label the powers of ten of a logarithmic y axis as 1, 10, 100, 1,000."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def caption(figure: Figure, text: str) -> None:

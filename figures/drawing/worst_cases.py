@@ -2,81 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.analysis import theory_data
 from figures.analysis.sources import MissingResult, Sources, array
+from figures.analysis.worst_cases import (
+    HETEROGENEITY,
+    WORST_CASE_COMMAND,
+    WORST_CASE_PATH,
+    Row,
+    against_k,
+    against_step_size,
+    solved_rows,
+    typical_values,
+)
 from figures.drawing import style
 
-WORST_CASE_PATH = "theory/results/worst_case.json"
-WORST_CASE_COMMAND = f"python -m theory.worst_case --json {WORST_CASE_PATH}"
 #: Metric -> title; a row of the figure's grid each.
 METRICS = {
     "average_local": "T1: average local loss",
     "average_sync": "T2: average $f(\\bar{x}_r)$",
     "last": "last iterate $f(\\bar{x}_R)$",
 }
-HETEROGENEITY = "sorted"
-#: K values that make a curve worth a panel.
-ENOUGH = 6
-Row = dict[str, Any]
 
 
-def solved_rows(record: dict[str, Any], metric: str) -> list[Row]:
-    """The solved cells of a metric over the whole class, one a schedule (n does not matter)."""
-    cells: dict[tuple[int, int, float], Row] = {}
-    for row in record["rows"]:
-        if row["metric"] == metric and row["theorem"] != "T3" and row["worst_case"] is not None:
-            cells[row["local_steps"], row["rounds"], row["step_size"]] = row
-    return [cells[key] for key in sorted(cells)]
-
-
-def against_k(rows: list[Row]) -> list[Row]:
-    """The cells at eta = 1/L of one R: the largest with enough K for a curve, else with the most."""
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        if row["step_size"] == 1.0:
-            groups.setdefault(row["rounds"], []).append(row)
-    if not groups:
-        return []
-    best = max(groups, key=lambda r: (min(len(groups[r]), ENOUGH), r))
-    return sorted(groups[best], key=lambda row: row["local_steps"])
-
-
-def against_step_size(rows: list[Row]) -> list[Row]:
-    """The cells of the (K, R) with the most step sizes; of the largest K, then R, with K > 1."""
-    groups: dict[tuple[int, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["local_steps"], row["rounds"]), []).append(row)
-    if not groups:
-        return []
-    # The most step sizes first; a middling K, as from K = 3 on little changes.
-    best = max(groups, key=lambda g: (len(groups[g]), g[1], -abs(g[0] - 4)))
-    return sorted(groups[best], key=lambda row: row["step_size"])
-
-
-def _typical(sources: Sources, cells: list[Row], metric: str) -> np.ndarray:
-    """Values (cells, seeds) of ordinary problems at the cells' schedules."""
-    seeds = 4 if sources.quick else 50
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, row in enumerate(cells):
-        groups.setdefault((row["local_steps"], row["rounds"]), []).append(i)
-    values = np.empty((len(cells), seeds))
-    for (k, rounds), members in groups.items():
-        data = sources.compute(
-            theory_data.typical_losses,
-            local_steps=k,
-            rounds=rounds,
-            step_factors=[cells[i]["step_size"] for i in members],
-            heterogeneity=HETEROGENEITY,
-            seeds=seeds,
-        )
-        values[members] = [array(row) for row in data[metric]]
-    return values
+def _seeds(sources: Sources) -> int:
+    return 4 if sources.quick else 50
 
 
 def _draw(ax: Axes, sources: Sources, cells: list[Row], metric: str, over: str) -> None:
@@ -87,9 +40,8 @@ def _draw(ax: Axes, sources: Sources, cells: list[Row], metric: str, over: str) 
         # On top: it often coincides with the worst case.
         ax.plot(x, bound, color=colours["black"], ls="--", label="bound", zorder=3)
     sharper = array([row["sharper"] for row in cells])
-    proved = np.array([row["standing"] == "proved" for row in cells])
-    if (proved & np.isfinite(sharper)).any():
-        ax.plot(x[proved], sharper[proved], color=colours["grey"], ls="-.", label="sharper bound")
+    if np.isfinite(sharper).any():
+        ax.plot(x, sharper, color=colours["grey"], ls="-.", label="sharper bound")
     ax.plot(
         x,
         array([row["worst_case"] for row in cells]),
@@ -107,7 +59,9 @@ def _draw(ax: Axes, sources: Sources, cells: list[Row], metric: str, over: str) 
         mew=1.2,
         label="instance",
     )
-    low, middle, high = np.percentile(_typical(sources, cells, metric), [5, 50, 95], axis=1)
+    low, middle, high = np.percentile(
+        typical_values(sources, cells, metric, _seeds(sources)), [5, 50, 95], axis=1
+    )
     ax.fill_between(x, low, high, color=colours["green"], alpha=0.25, lw=0)
     ax.plot(x, middle, color=colours["green"], marker="s", ms=2.5, label="typical")
     ax.set(yscale="log")
@@ -151,10 +105,9 @@ def worst_case(sources: Sources) -> Figure:
         ],
         columns=3,
     )
-    seeds = 4 if sources.quick else 50
     style.caption(
         figure,
-        f"Data: {WORST_CASE_PATH} (deterministic Local SGD, any n >= 2), and {seeds} random least "
+        f"Data: {WORST_CASE_PATH} (deterministic Local SGD, any n >= 2), and {_seeds(sources)} random least "
         f"squares problems, n = 2, {theory_data.SAMPLES} samples a node, d = 64, rank 20, power-law "
         f"spectrum, {HETEROGENEITY} nodes, full gradients. L is a node's smoothness, "
         "D = ||x0 - x*||^2. No bound is drawn for the last iterate.",

@@ -13,11 +13,19 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures.analysis.sources import ROOT, MissingResult, Sources
-from figures.record import speed_table
-from figures.record import tables as result_tables
+from figures.analysis.places import ROOT
+from figures.analysis.sources import MissingResult, Sources
+from figures.record import (
+    deep_tables,
+    ladder_tables,
+    sources_table,
+    speed_table,
+    theory_tables,
+    worst_case_tables,
+)
 from figures.record.claims import claims
-from figures.record.tables import Table
+from figures.record.set_up import set_up
+from figures.record.table import Table
 from theory.support.errors import UserError
 from theory.support.files import write_text
 
@@ -25,17 +33,23 @@ RECORDS = ("paper_repro.md", "README.md")
 #: Marker -> the function that makes its table. "files" is last: it names what the others read.
 TABLES: dict[str, Callable[[Sources], Table]] = {
     "claims": claims,
-    "deep-runs": result_tables.deep_runs,
-    "deep-orders": result_tables.deep_orders,
-    "deep-fixed": result_tables.deep_fixed,
-    "deviations": result_tables.deviations,
-    "verification": result_tables.verification,
-    "tightness": result_tables.tightness,
-    "orders": result_tables.orders,
-    "communication": result_tables.communication,
-    "worst-cases": result_tables.worst_cases,
+    "deep-runs": deep_tables.deep_runs,
+    "deep-orders": deep_tables.deep_orders,
+    "deep-fixed": deep_tables.deep_fixed,
+    "ladder-heterogeneity": ladder_tables.ladder_heterogeneity,
+    "ladder-exponents": ladder_tables.ladder_exponents,
+    "ladder-variants": ladder_tables.ladder_variants,
+    "ladder": ladder_tables.ladder,
+    "set-up": set_up,
+    "deviations": deep_tables.deviations,
+    "verification": theory_tables.verification,
+    "tightness": theory_tables.tightness,
+    "orders": theory_tables.orders,
+    "communication": theory_tables.communication,
+    "worst-cases": worst_case_tables.worst_cases,
+    "certificates": worst_case_tables.certificates,
     "speed": speed_table.speed,
-    "files": result_tables.files,
+    "files": sources_table.files,
 }
 _BLOCK = re.compile(r"(<!-- begin (?P<name>[a-z-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 
@@ -77,16 +91,21 @@ def fill(text: str, tables: dict[str, Table | str]) -> str:
     return filled
 
 
-def update_record(path: Path, root: Path = ROOT) -> list[str]:
-    """Write the record's tables; returns the messages of the missing results.
+def update_record(path: Path, root: Path = ROOT) -> tuple[bool, list[str]]:
+    """Write the record's tables, where they are not what they were.
+
+    Returns:
+        Whether the file was written, and the messages of the missing results.
 
     Raises:
         UserError: the record can't be read or written, or its markers are broken.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {path}: {error}") from None
     tables = make_tables(root)
-    write_text(path, fill(text, tables))
-    return list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))
+    filled = fill(text, tables)
+    if filled != text:
+        write_text(path, filled)
+    return filled != text, list(dict.fromkeys(t for t in tables.values() if isinstance(t, str)))

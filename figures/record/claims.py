@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from figures.analysis.deep_runs import (
+    Runs,
+    command_of,
+    config_of,
+    deep_command,
+    describe,
+    late_line,
+    late_slopes,
+    load_runs,
+    rounds_orders,
+)
 from figures.analysis.sources import MissingResult, Sources
-from figures.drawing.deep_curves import Runs, deep_command, late_line, load_runs
-from figures.drawing.orders import VERIFY_COMMAND, VERIFY_PATH
-from figures.record.tables import Table, interval, rounds_orders
+from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH, load_verification
+from figures.record.table import Table, interval
 from theory.verification.check import FAILED, HOLDS
 from theory.verification.tables import number
 
@@ -62,7 +72,7 @@ def _theory(sources: Sources) -> list[Row]:
     )
     data = "synthetic problems and instances from seeds"
     try:
-        record = sources.read(VERIFY_PATH, VERIFY_COMMAND)
+        record = load_verification(sources)
     except MissingResult:
         return [(claim, VERIFY_COMMAND, data, NO_RESULT, NOT_RUN) for claim, *_ in heads]
     rows = []
@@ -70,7 +80,9 @@ def _theory(sources: Sources) -> list[Row]:
         checks = [c for c in record["checks"] if c["theorem"] == theorem]
         holds = [c for c in checks if c["verdict"] == HOLDS]
         failed = sum(c["verdict"] == FAILED for c in checks)
-        slope = next(s for s in record["slopes"] if s["family"].startswith(family))
+        slope = next((s for s in record["slopes"] if s["family"].startswith(family)), None)
+        if slope is None:
+            raise MissingResult(f"{VERIFY_PATH} has no slope of {family[:2]}: {VERIFY_COMMAND}")
         parts = [
             f"{theorem} holds in {len(holds)} of {len(holds) + failed} applicable checks",
             f"order on {family[:2]}: {slope['slope']:.4f} [{slope['low']:.4f}, {slope['high']:.4f}] "
@@ -106,42 +118,39 @@ def _tightness(record: dict[str, Any], data: str) -> Row:
     )
 
 
-def late_slopes(runs: Runs) -> list[dict[str, Any]]:
-    """The fits of the late phase, of the runs that have one."""
-    fits = [r["fits"]["loglog_slope"] for by_k in runs.values() for r in by_k.values()]
-    return [fit for fit in fits if fit["slope"] is not None]
-
-
 def rate_verdict(runs: Runs) -> tuple[str, str]:
     """(result, verdict) on "O(1/T) is clearly shown".
 
-    Reproduced if every interval of the late slope holds -1; partly if every run got to its target and
-    none is slower than -1 beyond its interval (O(1/T) is an upper bound, but it is not what the curve
-    looks like); otherwise not.
+    Of the runs that have ended; unfinished ones are counted and decide nothing. Reproduced if every
+    interval of the late slope holds -1; partly if every run got to its target and none is slower than -1
+    beyond its interval (O(1/T) is an upper bound, but it is not what the curve looks like); otherwise not.
     """
-    fits = late_slopes(runs)
+    every = [run for by_k in runs.values() for run in by_k.values()]
+    ended = [run for run in every if run["summary"]["status"] != "unfinished"]
+    fits = late_slopes(ended)
     if not fits:
         return "no run is long enough for a fit", NOT_RUN
-    all_runs = [run for by_k in runs.values() for run in by_k.values()]
-    reached = sum(run["summary"]["rounds_to_target"] is not None for run in all_runs)
-    r2s = [run["fits"]["inverse_loss_vs_iterations"]["r2"] for run in all_runs]
+    reached = sum(run["summary"]["rounds_to_target"] is not None for run in ended)
+    r2s = [run["fits"]["inverse_loss_vs_iterations"]["r2"] for run in ended]
     r2s = [r2 for r2 in r2s if r2 is not None]
     equal = sum(f["interval"][0] <= -1 <= f["interval"][1] for f in fits)
     faster = sum(f["interval"][1] < -1 for f in fits)
     slower = len(fits) - equal - faster
     steepest, flattest = min(fits, key=_slope), max(fits, key=_slope)
     text = (
-        f"{reached} of {len(all_runs)} runs reached the target. Late log-log slope of {len(fits)} runs "
+        f"{reached} of {len(ended)} runs reached the target. Late log-log slope of {len(fits)} runs "
         f"from {interval(flattest)} to {interval(steepest)}: {equal} agree with -1, {faster} are "
         f"steeper, {slower} flatter. r2 of 1/loss = a + bT: {min(r2s):.3f} to {max(r2s):.3f}"
     )
-    lines = [line for line in map(late_line, all_runs) if line is not None]
+    lines = [line for line in map(late_line, ended) if line is not None]
     if lines:
         halves = [line[2] for line in lines]
         text += f"; over the second half alone: {min(halves):.3f} to {max(halves):.3f}"
+    if len(ended) < len(every):
+        text += f"; {len(every) - len(ended)} more runs are unfinished"
     if equal == len(fits):
         return text, REPRODUCED
-    if slower or reached < len(all_runs):
+    if slower or reached < len(ended):
         return text, NOT
     return text, f"{PARTLY}: not slower than O(1/T), but steeper than 1/T counted from the start"
 
@@ -150,21 +159,14 @@ def _slope(fit: dict[str, Any]) -> float:
     return float(fit["slope"])
 
 
-def _data_of(runs: Runs) -> str:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
-    images = f"{c['subset']:,} images" if c["subset"] else "all images"
-    return f"{c['data_name']}; {images}, width {c['width']}"
-
-
 def _deep_rate(sources: Sources) -> list[Row]:
     claim = 'deep: "the O(1/T) convergence rate of Local SGD is clearly shown"'
-    command = deep_command("to-loss")
     try:
         runs = load_runs(sources, "to-loss")
     except MissingResult:
-        return [(claim, command, "-", NO_RESULT, NOT_RUN)]
+        return [(claim, deep_command("to-loss"), "-", NO_RESULT, NOT_RUN)]
     text, verdict = rate_verdict(runs)
-    return [(claim, command, _data_of(runs), text, verdict)]
+    return [(claim, command_of(runs, "to-loss"), describe(runs), text, verdict)]
 
 
 def _experiments(sources: Sources) -> list[Row]:
@@ -175,12 +177,11 @@ def _experiments(sources: Sources) -> list[Row]:
         runs = load_runs(sources, "fixed-rounds")
         parts = []
         for regime, by_k in runs.items():
-            ends = [
-                f"K = {k}: {number(run['summary']['final_train_loss'])}" for k, run in by_k.items()
-            ]
-            count = next(iter(by_k.values()))["summary"]["rounds"]
+            ends = [f"K = {k}: {_end(run['summary'])}" for k, run in by_k.items()]
+            count = max(run["summary"]["rounds"] for run in by_k.values())
             parts.append(f"{regime}, loss after {count:,} rounds: {', '.join(ends)}")
-        rows.append((claim, command, _data_of(runs), "; ".join(parts), _set_up_verdict(runs)))
+        command = command_of(runs, "fixed-rounds")
+        rows.append((claim, command, describe(runs), "; ".join(parts), _set_up_verdict(runs)))
     except MissingResult:
         rows.append((claim, command, "-", NO_RESULT, NOT_RUN))
     claim = "Experiment 2 (set-up): rounds until the training loss is below 1e-4, against K"
@@ -195,8 +196,8 @@ def _experiments(sources: Sources) -> list[Row]:
         rows.append(
             (
                 claim,
-                command,
-                _data_of(runs),
+                command_of(runs, "to-loss"),
+                describe(runs),
                 "; ".join(parts) or "no regime with two runs",
                 _set_up_verdict(runs),
             )
@@ -206,10 +207,28 @@ def _experiments(sources: Sources) -> list[Row]:
     return rows
 
 
+def _end(summary: dict[str, Any]) -> str:
+    """The loss at the end of a run, and where that is if it is not finished."""
+    loss = number(summary["final_train_loss"])
+    return (
+        f"{loss} (unfinished at {summary['rounds']:,})"
+        if summary["status"] == "unfinished"
+        else loss
+    )
+
+
 def _set_up_verdict(runs: Runs) -> str:
     """The paper's numbers are not known here, and the scale is smaller: partly at best."""
-    wanted = {(r, k) for r in ("iid", "mixed", "pathological") for k in (1, 2, 5, 10, 20)}
-    have = {(r, k) for r, by_k in runs.items() for k in by_k}
+    regimes = ("iid", "two shards", "one shard")
+    if not set(runs) & {"two shards", "one shard"}:
+        regimes = ("iid", "mixed", "pathological")  # before the repository was known
+    wanted = {(r, k) for r in regimes for k in (1, 2, 5, 10, 20)}
+    have = {
+        (r, k)
+        for r, by_k in runs.items()
+        for k, run in by_k.items()
+        if run["summary"]["status"] != "unfinished"
+    }
     scale = "small scale" if _small(runs) else "full scale"
     lacking = len(wanted - have)
     tail = f"; {lacking} of {len(wanted)} runs missing" if lacking else ""
@@ -217,7 +236,7 @@ def _set_up_verdict(runs: Runs) -> str:
 
 
 def _small(runs: Runs) -> bool:
-    c = next(iter(next(iter(runs.values())).values()))["config"]
+    c = config_of(runs)
     return bool(c["subset"]) or c["width"] < 64
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from figures.analysis.sources import ROOT, MissingResult, Sources
-from figures.drawing.rendering import Outcome
-from figures.record import tables as result_tables
+from figures.analysis.places import ROOT
+from figures.analysis.sources import MissingResult, Sources
+from figures.drawing.rendering import DRAWN, Outcome
+from figures.record import theory_tables
 from figures.record.blocks import make_tables
-from figures.record.tables import Table
-from theory.support.files import write_text
+from figures.record.table import Table
+from theory.support.files import write_atomically, write_text
 from theory.support.provenance import commit
 
 TITLE = "Local SGD under interpolation: what holds, how tightly, and on CIFAR-10"
@@ -43,7 +45,17 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
             "rounds-to-loss",
             "consensus-distance",
         ),
-        ("deep-orders", "deep-runs", "deep-fixed", "deviations"),
+        (
+            "deep-orders",
+            "deep-runs",
+            "deep-fixed",
+            "ladder-heterogeneity",
+            "ladder-exponents",
+            "ladder-variants",
+            "ladder",
+            "set-up",
+            "deviations",
+        ),
     ),
     (
         "The rates, checked",
@@ -56,14 +68,14 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
         "Orders, tightness, communication",
         "Families of instances show that neither the order nor the constant of a bound can be improved "
         "by much.",
-        ("tightness", "rounds-to-eps", "baselines"),
+        ("bend", "tightness", "rounds-to-eps", "baselines"),
         ("tightness", "orders", "communication"),
     ),
-    ("Exact worst cases", "", ("worst-case",), ("worst-cases",)),
+    ("Exact worst cases", "", ("worst-case",), ("worst-cases", "certificates")),
     ("Where the numbers come from", "", (), ("files",)),
 )
 #: The figures kept in the repository for the README.
-GALLERY = ("loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
+GALLERY = ("bend", "loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -108,20 +120,33 @@ details { margin: 1rem 0; } summary { cursor: pointer; color: #005a8e; }
 """
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> Path:
+#: A picture on a page: the fingerprint of what it shows, and its source with its size.
+_PICTURE = re.compile(r'<img data-drawn="([0-9a-f]+)" (src="data:[^"]*" width=\d+ height=\d+)')
+_FOOT = re.compile(r"<p class=note>Made by python -m figures at commit [^<]*</p>")
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> bool:
     """Write the page from the figures just made and from the result files.
 
+    A picture of the page that is there stays as it is while it shows the same, and the whole page
+    while nothing on it changes but the commit that made it.
+
+    Returns:
+        Whether the page was written.
+
     Raises:
-        ValueError: the page can't be written, or a result file is no JSON.
+        UserError: the page can't be written, or a result file is not what it should be.
     """
     tables = make_tables(root)
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    pictures = dict(_PICTURE.findall(before))
     by_name = {outcome.entry.name: outcome for outcome in outcomes}
     body = []
     for heading, text, figures, names in SECTIONS:
         body.append(f"<h2 id={_slug(heading)}>{html.escape(heading)}</h2>")
         if text:
             body.append(f"<p>{html.escape(text)}</p>")
-        shown = [_figure(by_name[name]) for name in figures if name in by_name]
+        shown = [_figure(by_name[name], pictures) for name in figures if name in by_name]
         if shown:
             body.append(f"<div class=figures>{''.join(shown)}</div>")
         body += [_table(tables[name]) for name in names]
@@ -140,25 +165,31 @@ def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> 
         + f"\n<p class=note>Made by python -m figures at commit {html.escape(commit())}.</p>\n"
         "</main>\n</body>\n</html>\n"
     )
+    if _FOOT.sub("", page) == _FOOT.sub("", before):
+        return False
     write_text(path, page)
-    return path
+    return True
 
 
 def _slug(heading: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in heading.lower())
 
 
-def _figure(outcome: Outcome) -> str:
+def _figure(outcome: Outcome, pictures: dict[str, str]) -> str:
+    """A figure's place on the page; ``pictures`` are those there already, by what they show."""
     entry = outcome.entry
     head = f"<h3>{html.escape(entry.title)}</h3>"
     if outcome.png is None:
         return f"<figure>{head}<p class=missing>{html.escape(outcome.missing)}</p></figure>"
-    data, (width, height) = small_png(outcome.png)
-    kind = "wide" if width > 1000 else "narrow"
+    source = pictures.get(outcome.drawn)
+    if source is None:
+        data, (width, height) = small_png(outcome.png)
+        code = base64.b64encode(data).decode()
+        source = f'src="data:image/png;base64,{code}" width={width} height={height}'
+    kind = "wide" if int(source.rsplit("width=", 1)[1].split()[0]) > 1000 else "narrow"
     return (
         f'<figure class={kind} id="{entry.name}">{head}<div class=picture><img '
-        f'src="data:image/png;base64,{base64.b64encode(data).decode()}" width={width} '
-        f'height={height} alt="{html.escape(entry.text, quote=True)}"></div>'
+        f'data-drawn="{outcome.drawn}" {source} alt="{html.escape(entry.text, quote=True)}"></div>'
         f"<figcaption>{html.escape(entry.text)}</figcaption></figure>\n"
     )
 
@@ -168,19 +199,37 @@ def small_png(path: Path) -> tuple[bytes, tuple[int, int]]:
     with Image.open(path) as image:
         reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
-        reduced.save(buffer, "png", optimize=True)
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text(DRAWN, shown_by(path))
+        reduced.save(buffer, "png", optimize=True, pnginfo=texts)
         return buffer.getvalue(), image.size
 
 
+def shown_by(path: Path) -> str:
+    """The fingerprint in a PNG of what it shows; empty without one, or without a PNG there."""
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get(DRAWN, ""))
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
 def write_gallery(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
-    """The pictures that the README shows, small, from the figures just made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The pictures that the README shows, small, from the figures just made.
+
+    Returns:
+        The files written: one that shows the same already is kept.
+
+    Raises:
+        UserError: a file can't be written.
+    """
     written = []
     for outcome in outcomes:
         if outcome.png is not None and outcome.entry.name in GALLERY:
             path = folder / outcome.png.name
-            path.write_bytes(small_png(outcome.png)[0])
-            written.append(path)
+            if shown_by(path) != outcome.drawn:
+                write_atomically(path, small_png(outcome.png)[0])
+                written.append(path)
     return written
 
 
@@ -192,7 +241,7 @@ def _table(table: Table | str) -> str:
 
 def _every_check(root: Path) -> str:
     try:
-        table = result_tables.all_checks(Sources(root))
+        table = theory_tables.all_checks(Sources(root))
     except MissingResult:
         return ""
     return f"<details><summary>Every check ({len(table.rows)})</summary>{table.html()}</details>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from figures.analysis.sources import Sources
-from figures.record.tables import Table
+from figures.record.table import Table
 
 THEORY_PATH, DEEP_PATH = "theory/results/speed.json", "deep/results/speed.json"
 THEORY_COMMAND = f"python benchmarks/theory_speed.py --json {THEORY_PATH}"

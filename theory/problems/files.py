@@ -1,9 +1,9 @@
 """Problems from files: one .npz or .csv with each node's samples and targets.
 
 npz: arrays ``A0, b0, A1, b1, ...`` (node i: (m_i, d) and (m_i,)), or ``A`` (N, d), ``b`` (N,) and
-``node`` (N,). csv: a header line with the columns ``node`` and ``target``; every other column is a
-feature, in the order of the file. A nameless column that counts the lines, as pandas writes it, is left
-out. Nodes may differ in size; they are numbered from 0.
+``node`` (N,); and ``start`` (d,), x_0, where it is not 0. csv: a header line with the columns ``node``
+and ``target``; every other column is a feature, in the order of the file. A nameless column that counts
+the lines, as pandas writes it, is left out. Nodes may differ in size; they are numbered from 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from theory.support.errors import UserError
 Array = NDArray[np.float64]
 USER_LOSSES = ("squared", "logistic", "sigmoid")
 SUFFIXES = (".npz", ".csv")
-LAYOUT = "A0, b0, A1, b1, ... or A, b, node"
+LAYOUT = "A0, b0, A1, b1, ... or A, b, node; start"
 # Copies of the samples that reading, checking and factoring them takes.
 _COPIES = 4
 # A number in a .csv takes at least two characters, with its comma.
@@ -64,13 +64,14 @@ def load_problem(path: Path | str, loss: str = "squared") -> MarginProblem:
         raise UserError(f"loss is {loss!r}, allowed: {', '.join(USER_LOSSES)}")
     try:
         npz = path.suffix.lower() == ".npz"
-        features, labels = _read_npz(path) if npz else _read_csv(path)
+        features, labels, start = _read_npz(path) if npz else (*_read_csv(path), None)
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    if not all(np.isfinite(block).all() for block in (*features, *labels)):
+    blocks = [*features, *labels, *([] if start is None else [start])]
+    if not all(np.isfinite(block).all() for block in blocks):
         raise UserError(f"{path} holds NaN or infinite values; every number must be finite")
     kind, targets = _targets(labels, loss)
-    return MarginProblem(features, targets, kind, name=path.name)
+    return MarginProblem(features, targets, kind, start=start, name=path.name)
 
 
 def _targets(labels: list[Array], loss: str) -> tuple[MarginLoss, list[Array]]:
@@ -91,7 +92,7 @@ def _targets(labels: list[Array], loss: str) -> tuple[MarginLoss, list[Array]]:
 # ---- npz -----------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> tuple[list[Array], list[Array]]:
+def _read_npz(path: Path) -> tuple[list[Array], list[Array], Array | None]:
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = _arrays(archive, path)
@@ -100,8 +101,9 @@ def _read_npz(path: Path) -> tuple[list[Array], list[Array]]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is not a readable .npz of numbers ({error})") from None
+    start = arrays.pop("start", None)
     if set(arrays) == {"A", "b", "node"}:
-        return _split(arrays["A"], arrays["b"], arrays["node"], path)
+        return *_split(arrays["A"], arrays["b"], arrays["node"], path), start
     n = sum(name.startswith("A") for name in arrays)
     names = [f"{letter}{i}" for i in range(n) for letter in "Ab"]
     if n == 0 or set(names) != set(arrays):
@@ -113,7 +115,11 @@ def _read_npz(path: Path) -> tuple[list[Array], list[Array]]:
                 f"{path}: A{i} and b{i} have the shapes {a.shape} and {b.shape}, allowed: (m, d) and "
                 "(m,)"
             )
-    return [arrays[f"A{i}"] for i in range(n)], [arrays[f"b{i}"].ravel() for i in range(n)]
+    return (
+        [arrays[f"A{i}"] for i in range(n)],
+        [arrays[f"b{i}"].ravel() for i in range(n)],
+        start,
+    )
 
 
 def _arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, Array]:

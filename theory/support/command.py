@@ -113,6 +113,7 @@ def run_command(
     Returns:
         The command's own status, BAD_INPUT after one line on stderr, or INTERRUPTED. A bug raises.
     """
+    name = typed(name)
     with forgiving_streams() as (out, _), interrupts.as_keyboard_interrupt():
         try:
             status = _status(app, name, arguments, out_of_memory)
@@ -153,6 +154,12 @@ def _status(app: typer.Typer, name: str, arguments: list[str] | None, out_of_mem
 def run(app: typer.Typer, name: str) -> NoReturn:
     """:func:`run_command`, then exit."""
     sys.exit(run_command(app, name))
+
+
+def typed(name: str) -> str:
+    """What the user typed to start this process: a console script, or ``name``."""
+    script = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return script if script.startswith(interrupts.SCRIPTS) else name
 
 
 def _complain(message: str) -> int:

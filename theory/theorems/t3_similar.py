@@ -100,7 +100,7 @@ def instance_5(
     smoothness: float = 1.0,
     step_factor: float = 1.0,
 ) -> Instance:
-    """I5 (T2 and T3 at once): tight in c and K; local steps pay until K is about 1/c.
+    """I5 (T2 and T3 at once): tight in c and K; local steps pay from K about 1/c on.
 
     n = 2, d = 2, full gradients, eta = step_factor/L <= 1/L, c in [0, 1]. With
     p = c(2 - c), N = 2((1 - p) R + p T) + 1, s = (1 - p)/N, l = p/N and

@@ -1,146 +1,71 @@
 """``python -m theory.worst_case``: the exact worst case of Local SGD beside its bounds.
 
-Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input or where PEPit is missing.
+Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input or where PEPit is missing, 3 when
+no cell was solved in time.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import math
 import time
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.table import Table
 
 from theory.support import command as cli
+from theory.support import numbers
 from theory.support.errors import UserError
-from theory.support.files import write_json
-from theory.support.provenance import provenance
-from theory.worst_case import tables as pep_tables
-from theory.worst_case.cells import (
-    FAILED,
-    HOLDS,
-    TIME_LIMIT,
-    Row,
-    run_cells,
-    schedules,
-    standard_grid,
-)
-from theory.worst_case.findings import Finding, TunedStep, best_step_sizes, findings, tuned_steps
+from theory.support.files import check_folder, check_outputs, write_text
+from theory.support.progress import Progress
+from theory.worst_case import outer_steps, record, routes, tables
+from theory.worst_case.cells import CHOICES, Cell, make_cells, standard_grid
+from theory.worst_case.constraints import SolverError
+from theory.worst_case.costs import check_memory, seconds, seconds_left
+from theory.worst_case.document import document
+from theory.worst_case.findings import findings
 from theory.worst_case.many_local_steps import LimitRow, SpiralRow, limit_rows, spiral_row
-from theory.worst_case.reduction import METRICS, Schedule, worst_case
-from theory.worst_case.sdp import SolverError
+from theory.worst_case.outer_findings import outer_findings
+from theory.worst_case.record import Record
+from theory.worst_case.routes import Route, compare_routes
+from theory.worst_case.rows import FAILED, TIME_LIMIT, Row, is_kept, run_cells
+from theory.worst_case.step_sizes import tuned_steps
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-CHOICES = (*METRICS, "average_global")
-#: Full, unreduced problems that PEPit solves beside the reduced ones: n, K, R, eta L, metric.
-ROUTES = (
-    (2, 3, 1, 1.0, "last"),
-    (3, 3, 1, 1.0, "last"),
-    (4, 3, 1, 1.0, "last"),
-    (2, 3, 2, 1.0, "last"),
-    (3, 3, 2, 1.0, "best"),
-    (3, 2, 2, 0.5, "average_sync"),
-    (2, 2, 2, 1.5, "average_local"),
-    (4, 3, 2, 1.0, "last"),
-    (2, 4, 3, 1.0, "last"),
-)
-QUICK_ROUTES = ROUTES[:4]
-MISSING = "PEPit is not installed: pip install '.[pep]', or pass --no-pepit for the built-in solver"
-
-
-@dataclass(frozen=True)
-class Route:
-    """One problem solved twice: PEPit over all nodes, and the reduced problem."""
-
-    n: int
-    local_steps: int
-    rounds: int
-    step_size: float
-    metric: str
-    pepit: float | None
-    reduced: float | None
-    theoretical: float | None
-    pepit_seconds: float
-    reduced_seconds: float
-    verdict: str
-    why: str = ""
-
-
-def compare_routes(problem: tuple[int, int, int, float, str]) -> Route:
-    """Solve by PEPit with CLARABEL and by the reduced problem; they must agree to 1e-6."""
-    from theory.worst_case.pepit_example import wc_local_sgd
-
-    n, k, rounds, eta, metric = problem
-    begin = time.perf_counter()
-    pepit, theoretical, why = None, None, ""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pepit, theoretical = wc_local_sgd(
-                1.0, eta, n, k, rounds, metric, solver="CLARABEL", verbose=-1
-            )
-    except RuntimeError as error:
-        why = f"PEPit: {error}"
-    middle = time.perf_counter()
-    reduced = None
-    try:
-        reduced = worst_case(Schedule(k, rounds, eta, metric, one_node=n == 1)).value
-    except SolverError as error:
-        why = f"{why}; reduced: {error}".lstrip("; ")
-    if pepit is not None and reduced is not None and abs(pepit - reduced) > 1e-6:
-        why = "the two routes differ"
-    return Route(
-        n,
-        k,
-        rounds,
-        eta,
-        metric,
-        pepit,
-        reduced,
-        theoretical,
-        middle - begin,
-        time.perf_counter() - middle,
-        FAILED if why else HOLDS,
-        why,
-    )
+app = cli.make_app()
+Numbers = list[str] | None
+QUICK = {"local_steps": ["1,2,3"], "rounds": ["1,2"], "step_size": ["0.5,1,1.5"]}
+FULL = {
+    "local_steps": ["1,2,3,4"],
+    "rounds": ["1,2,3,4"],
+    "step_size": ["0.25,0.5,0.75,1,1.25,1.5,1.75"],
+}
 
 
 @app.command()
 def main(
     local_steps: Annotated[
-        str | None, typer.Option("--local-steps", "-K", help="K, as 1,2,4; default: standard grid")
+        Numbers, typer.Option("--local-steps", "-K", help="K, as -K 1,2,4; default: standard grid")
     ] = None,
     rounds: Annotated[
-        str | None, typer.Option("--rounds", "-R", help="R, as 1,2,4; default: standard grid")
+        Numbers, typer.Option("--rounds", "-R", help="R, as -R 1,2,4; default: standard grid")
     ] = None,
     step_size: Annotated[
-        str | None,
-        typer.Option(help="eta in units of 1/L, in (0, 2), as 0.5,1; default: standard grid"),
+        Numbers,
+        typer.Option(help="eta in multiples of 1/L, in (0, 2), as 0.5,1; default: standard grid"),
     ] = None,
     nodes: Annotated[
-        str,
+        Numbers,
         typer.Option(
             "--nodes",
             "-n",
-            help="n of the simulated worst problems, as 2,3. The worst "
-            "case itself is the same for every n >= 2",
+            help="n of the simulated worst problems, as 2,3; default 2. The worst case itself is the "
+            "same for every n >= 2",
         ),
-    ] = "2",
-    metric: Annotated[str, typer.Option(help=f"of {', '.join(CHOICES)}; or all")] = "all",
+    ] = None,
+    metric: Annotated[
+        Numbers, typer.Option(help=f"of {', '.join(CHOICES)}; default: all of them")
+    ] = None,
     growth: Annotated[float, typer.Option(help="mu / L of T4, in (0, 1)")] = 0.1,
     quick: Annotated[bool, typer.Option("--quick", help="a small grid, under 30 s")] = False,
     pepit: Annotated[bool, typer.Option(help="check small cells by PEPit (extra pep)")] = True,
@@ -154,94 +79,156 @@ def main(
         bool | None,
         typer.Option(
             "--cells/--no-cells",
-            help="print a line a cell; the standard grid, with its "
-            "thousand, does so only when asked",
+            help="print a line a cell; the standard grid, with its thousand, does so only when asked",
         ),
     ] = None,
+    outer: Annotated[
+        bool,
+        typer.Option(
+            "--outer-steps",
+            help="instead of the grid: the best fixed step size and outer step for K = 1..8, R = 1..4 "
+            "(-K and -R choose others), and maps over both",
+        ),
+    ] = False,
+    findings_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-findings",
+            help="instead of solving: write the page of findings from theory/results to this file",
+        ),
+    ] = None,
+    version: cli.Version = False,
 ) -> int:
     """Exact worst cases of deterministic Local SGD over all smooth convex problems with a common
     minimiser, beside the bounds of T1-T4 and the known tight instances.
 
     Without -K, -R and --step-size: the standard grid, K and R up to 4 at seven step sizes, K up to 12
     and R up to 6 at three, and K up to 128 for few rounds. Values are in L D, D = ||x_0 - x*||^2."""
-    counts = integers("nodes", nodes, 2)
-    metrics = metric_names(metric)
-    if not 0 < growth < 1:
-        raise UserError(f"growth is {growth:g} L, allowed: above 0 and below L")
-    if not time_limit > 0:
-        raise UserError(f"time-limit is {time_limit:g}, allowed: above 0")
-    if json_file is not None and json_file.is_dir():
-        raise UserError(f"can't write {json_file}: it is a folder")
-    cells = chosen_cells(local_steps, rounds, step_size, metrics, growth, quick)
-    if pepit and not (importlib.util.find_spec("PEPit") and importlib.util.find_spec("clarabel")):
-        raise UserError(MISSING)
-    console = cli.console()
-    problems = (QUICK_ROUTES if quick else ROUTES) if pepit else ()
-    begin = time.perf_counter()
-    rows, routes = _solve(cells, counts, None if no_cache else cache, time_limit, problems)
-    standard = not quick and local_steps is None and rounds is None and step_size is None
-    limits, spirals = _limits(standard) if {"last", "best"} & set(metrics) else ([], [])
+    check_outputs({"--json": json_file, "--write-findings": findings_file})
     folder = None if no_cache else cache
-
-    def solve(cell: Schedule) -> float:
-        value = run_cells([cell], counts, folder)[0].worst_case
-        if value is None:
-            raise SolverError(f"the best step size needs {cell}, which did not converge")
-        return value
-
-    tuned = tuned_steps(rows, solve) if standard and "last" in metrics else []
-    found = findings(rows, routes, limits, spirals, tuned)
-    shown = not standard if every_cell is None else every_cell
-    tables = pep_tables.all_tables(rows, cells=shown)
-    tables += [pep_tables.route_table(routes)] if routes else []
-    tables += [pep_tables.limit_table(limits)] if limits else []
-    tables += [pep_tables.step_table(tuned)] if tuned else []
-    tables += [pep_tables.finding_table(found)] if found else []
-    for table in tables:
-        console.print(table)
+    if findings_file is not None:
+        return write_findings(findings_file)
+    if folder is not None:
+        check_folder("--cache", folder)
+    if outer:
+        return _outer_steps(local_steps, rounds, folder, json_file)
+    counts = numbers.whole_numbers("--nodes", nodes or "2", 2)
+    metrics = numbers.words("--metric", metric, CHOICES) if metric else list(CHOICES)
+    numbers.real("--growth", growth, above=0, below=1)
+    numbers.real("--time-limit", time_limit, above=0)
+    asked = {"local_steps": local_steps, "rounds": rounds, "step_size": step_size}
+    cells = chosen_cells(asked, metrics, growth, quick)
+    check_memory(cells)
+    if pepit and not routes.installed():
+        raise UserError(routes.MISSING)
+    problems = (routes.QUICK_ROUTES if quick else routes.ROUTES) if pepit else ()
+    standard = not quick and not any(asked.values())
+    begin = time.perf_counter()
+    found = _solve(cells, metrics, counts, folder, time_limit, problems, standard)
+    console = cli.console()
+    for each in _tables(found, not standard if every_cell is None else every_cell):
+        console.print(each)
         console.print()
     if json_file is not None:
-        write_results(json_file, rows, routes, limits, spirals, tuned, found)
+        record.write_record(json_file, found)
         console.print(f"Wrote {json_file}")
-    for line in pep_tables.reasons([*rows, *routes]):
+    for line in tables.reasons([*found.rows, *found.routes]):
         console.print(line, style="bold red" if line.startswith(FAILED) else "yellow")
-    verdicts = [r.verdict for r in rows] + [r.verdict for r in routes]
-    failed, unsolved = verdicts.count(FAILED), verdicts.count(TIME_LIMIT)
+    verdicts = [r.verdict for r in found.rows] + [r.verdict for r in found.routes]
+    failed, late = verdicts.count(FAILED), verdicts.count(TIME_LIMIT)
     console.print(
-        f"{len(rows)} worst cases, {len(routes)} solved twice, {failed} FAILED, {unsolved} not solved in "
-        f"time.  {time.perf_counter() - begin:.0f} s.",
+        f"{len(found.rows)} worst cases, {len(found.routes)} solved twice, {failed} FAILED, {late} not "
+        f"solved in time.  {time.perf_counter() - begin:.0f} s.",
         style="bold red" if failed else "bold green",
     )
-    return 1 if failed else 0
+    if failed:
+        return cli.FAILED
+    return cli.DONE if record.solved(found.rows) else cli.UNDECIDED
 
 
 def chosen_cells(
-    local_steps: str | None,
-    rounds: str | None,
-    step_size: str | None,
-    metrics: Sequence[str],
-    growth: float,
-    quick: bool,
-) -> list[Schedule]:
+    asked: dict[str, Numbers], metrics: Sequence[str], growth: float, quick: bool
+) -> list[Cell]:
     """The grid that was asked for; what is not said is taken from the quick or the standard grid.
 
     Raises:
         UserError: an option that is malformed or outside its range.
     """
-    if not quick and local_steps is None and rounds is None and step_size is None:
-        return [c for c in standard_grid(growth) if metric_of(c) in metrics]
-    ks = integers("local-steps", local_steps or ("1,2,3" if quick else "1,2,3,4"), 1)
-    rs = integers("rounds", rounds or ("1,2" if quick else "1,2,3,4"), 1)
-    etas = step_sizes(step_size or ("0.5,1,1.5" if quick else "0.25,0.5,0.75,1,1.25,1.5,1.75"))
-    cells = schedules(metrics, ks, rs, etas, growth)
+    if not quick and not any(asked.values()):
+        return [c for c in standard_grid(growth) if c.name in metrics]
+    texts = {name: asked[name] or (QUICK if quick else FULL)[name] for name in asked}
+    ks = numbers.whole_numbers("--local-steps", texts["local_steps"], 1)
+    rs = numbers.whole_numbers("--rounds", texts["rounds"], 1)
+    etas = numbers.real_numbers("--step-size", texts["step_size"], above=0, below=2)
+    cells = make_cells(metrics, ks, rs, etas, growth)
     if not cells:
-        raise UserError("step-size has nothing up to 1 / L, which is where T4 (distance) holds")
+        raise UserError("--step-size has nothing up to 1 / L, which is where T4 (distance) holds")
     return cells
 
 
-def metric_of(cell: Schedule) -> str:
-    """The cell's name in CHOICES."""
-    return "average_global" if cell.one_node else cell.metric
+def _solve(
+    cells: Sequence[Cell],
+    metrics: Sequence[str],
+    nodes: Sequence[int],
+    cache: Path | None,
+    time_limit: float,
+    problems: Sequence[routes.Problem],
+    standard: bool,
+) -> Record:
+    """The sweep, then the comparison, under one progress bar; the findings of both."""
+    rows, compared = _sweep(cells, nodes, cache, time_limit, problems)
+    limits, spirals = _limits(standard) if {"last", "best"} & set(metrics) else ([], [])
+
+    def solve(cell: Cell) -> float:
+        value = run_cells([cell], nodes, cache)[0].worst_case
+        if value is None:
+            raise SolverError(f"the best step size needs {cell}, which did not converge")
+        return value
+
+    tuned = tuned_steps(rows, solve) if standard and "last" in metrics else []
+    return Record(
+        rows=rows,
+        routes=compared,
+        limits=limits,
+        spirals=spirals,
+        tuned=tuned,
+        findings=findings(rows, compared, limits, spirals, tuned),
+        time_limit=time_limit,
+    )
+
+
+def _sweep(
+    cells: Sequence[Cell],
+    nodes: Sequence[int],
+    cache: Path | None,
+    time_limit: float,
+    problems: Sequence[routes.Problem],
+) -> tuple[list[Row], list[Route]]:
+    kept = {cell for cell in cells if is_kept(cell, nodes, cache)}
+    extra = 1.0
+    total = sum(seconds(c) for c in cells if c not in kept) + extra * len(problems)
+    begin, done = time.perf_counter(), 0.0
+    with Progress("worst cases") as progress:
+
+        def say(state: str) -> None:
+            left = seconds_left(done, total - done, time.perf_counter() - begin)
+            progress.update(done, total, state, seconds_left=left)
+
+        def report(cell: Cell, finished: bool) -> None:
+            nonlocal done
+            if not finished:
+                name = f"{cell.name} K={cell.local_steps} R={cell.rounds} eta={cell.step_size:g}/L"
+                say(f"{cells.index(cell) + 1} of {len(cells)}, {name}")
+            elif cell not in kept:
+                done += seconds(cell)
+
+        rows = run_cells(cells, nodes, cache, time_limit, report)
+        compared = []
+        for problem in problems:
+            say(f"PEPit n={problem[0]} K={problem[1]} R={problem[2]}")
+            compared.append(compare_routes(problem))
+            done += extra
+    return rows, compared
 
 
 def _limits(standard: bool) -> tuple[list[LimitRow], list[SpiralRow]]:
@@ -252,124 +239,53 @@ def _limits(standard: bool) -> tuple[list[LimitRow], list[SpiralRow]]:
     return limit_rows(), spirals
 
 
-def _solve(
-    cells: Sequence[Schedule],
-    nodes: Sequence[int],
-    cache: Path | None,
-    time_limit: float,
-    problems: Sequence[tuple[int, int, int, float, str]],
-) -> tuple[list[Row], list[Route]]:
-    """The sweep, then the comparison, under one progress bar weighted by the cost of the cells."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        costs = [c.points**3 for c in cells]
-        extra = max(costs)
-        task = progress.add_task("", total=sum(costs) + extra * len(problems))
-        done = 0
-
-        def report(cell: Schedule) -> None:
-            nonlocal done
-            progress.update(
-                task,
-                completed=sum(costs[:done]),
-                description=f"{done + 1}/{len(cells)} {metric_of(cell)} K={cell.local_steps} "
-                f"R={cell.rounds} eta={cell.step_size:g}/L",
-            )
-            done += 1
-
-        rows = run_cells(cells, nodes, cache, time_limit, report)
-        progress.update(task, completed=sum(costs))
-        routes = []
-        for problem in problems:
-            progress.update(task, description=f"PEPit n={problem[0]} K={problem[1]} R={problem[2]}")
-            routes.append(compare_routes(problem))
-            progress.advance(task, extra)
-    return rows, routes
+def _tables(found: Record, cells: bool) -> list[Table]:
+    optional: list[tuple[Sequence[object], Callable[[], Table]]] = [
+        (found.routes, lambda: tables.route_table(found.routes)),
+        (found.limits, lambda: tables.limit_table(found.limits)),
+        (found.tuned, lambda: tables.step_table(found.tuned)),
+        (found.findings, lambda: tables.finding_table(found.findings)),
+    ]
+    return [*tables.all_tables(found.rows, cells), *(make() for rows, make in optional if rows)]
 
 
-def write_results(
-    path: Path,
-    rows: Sequence[Row],
-    routes: Sequence[Route],
-    limits: Sequence[LimitRow] = (),
-    spirals: Sequence[SpiralRow] = (),
-    tuned: Sequence[TunedStep] = (),
-    found: Sequence[Finding] = (),
-) -> None:
-    """The JSON file: where it came from, then "rows" (pep_sweep.Row), "routes" (Route), "limits" and
-    "spirals" (pep_limit), "tuned_steps", "findings" and "best_step_sizes" (pep_findings)."""
-    header = provenance()
-    for package in ("PEPit", "cvxpy", "clarabel"):
-        if importlib.util.find_spec(package):
-            header["versions"][package] = metadata.version(package)
-    content = {
-        **header,
-        "data": "worst cases of deterministic Local SGD, all smooth convex f_i with a common x*",
-        "units": "values in L D (D for the distance), step sizes in 1 / L; see theory/worst_case/cells.py",
-        "rows": [asdict(row) for row in rows],
-        "routes": [asdict(route) for route in routes],
-        "limits": [asdict(row) for row in limits],
-        "spirals": [asdict(row) for row in spirals],
-        "tuned_steps": [asdict(step) for step in tuned],
-        "findings": [asdict(finding) for finding in found],
-        "best_step_sizes": best_step_sizes(rows),
-    }
-    write_json(path, content)
+def _outer_steps(
+    local_steps: Numbers, rounds: Numbers, cache: Path | None, json_file: Path | None
+) -> int:
+    """The sweep over outer steps; the maps belong to its own grid."""
+    ks = numbers.whole_numbers("--local-steps", local_steps, 1) if local_steps else None
+    rs = numbers.whole_numbers("--rounds", rounds, 1) if rounds else None
+    own = ks is None and rs is None
+    ks, rs = ks or list(outer_steps.LOCAL_STEPS), sorted(rs or outer_steps.ROUNDS)
+    check_memory([Cell(local_steps=max(ks), rounds=max(rs), step_size=1.0)])
+    found = outer_steps.sweep(cache, ks, rs, maps=outer_steps.MAPS if own else ())
+    console = cli.console()
+    console.print(tables.pair_table(found.pairs))
+    console.print()
+    console.print(tables.finding_table(outer_findings(found)))
+    if json_file is not None:
+        record.write_outer_steps(json_file, found)
+        console.print(f"Wrote {json_file}")
+    return cli.FAILED if any(f.agrees is False for f in outer_findings(found)) else cli.DONE
 
 
-def integers(name: str, text: str, least: int) -> list[int]:
-    """Comma-separated integers.
+def write_findings(path: Path) -> int:
+    """The page of findings from the committed results.
 
     Raises:
-        UserError: not integers, or below ``least``.
+        UserError: a result is missing or can't be read.
     """
-    try:
-        values = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise UserError(f"{name} is {text!r}, allowed: integers separated by commas") from None
-    if values[0] < least:
-        raise UserError(f"{name} has {values[0]}, allowed: at least {least}")
-    return values
+    outer = record.read_outer_steps() if record.OUTER_RECORD.exists() else None
+    write_text(path, document(record.read_record(), outer))
+    print(f"Wrote {path}")
+    return cli.DONE
 
 
-def step_sizes(text: str) -> list[float]:
-    """Comma-separated multiples of 1 / L in (0, 2).
-
-    Raises:
-        UserError: not numbers, or outside the range.
-    """
-    try:
-        values = sorted({float(part) for part in text.split(",")})
-    except ValueError:
-        raise UserError(f"step-size is {text!r}, allowed: numbers separated by commas") from None
-    for value in values:
-        if not (math.isfinite(value) and 0 < value < 2):
-            raise UserError(f"step-size has {value:g} / L, allowed: above 0 and below 2 / L")
-    return values
-
-
-def metric_names(text: str) -> list[str]:
-    """ "all", or comma-separated names of CHOICES.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    names = list(CHOICES) if text == "all" else text.split(",")
-    for name in names:
-        if name not in CHOICES:
-            raise UserError(f"metric is {name!r}, allowed: all, {', '.join(CHOICES)}")
-    return names
+def script() -> NoReturn:
+    """The command, as a console script."""
+    cli.one_blas_thread()
+    cli.run(app, "python -m theory.worst_case")
 
 
 if __name__ == "__main__":
-    cli.one_blas_thread()
-    cli.run(app, "python -m theory.worst_case")
+    script()

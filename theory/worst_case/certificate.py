@@ -19,17 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.support.errors import UserError
-from theory.worst_case import verify
-from theory.worst_case.reduction import (
-    Schedule,
-    Trajectory,
-    WorstCase,
-    _all_pairs,
-    _fixed_constraints,
-    _interpolation,
-    worst_case,
-)
-from theory.worst_case.sdp import maximise, stack
+from theory.worst_case import cells, verify
+from theory.worst_case.conditions import Trajectory, all_pairs, fixed_conditions, interpolation
+from theory.worst_case.constraints import Constraints
+from theory.worst_case.reduction import WorstCase, worst_case
+from theory.worst_case.sdp import maximise
 from theory.worst_case.verify import Cell, Rejected
 
 Array = NDArray[np.float64]
@@ -38,11 +32,11 @@ DIGITS = 44
 SCALE = Fraction(1, 2**DIGITS)
 
 
-def certify(schedule: Schedule, solved: WorstCase | None = None) -> dict[str, Any]:
+def certify(schedule: cells.Cell, solved: WorstCase | None = None) -> dict[str, Any]:
     """The certificate of one cell, accepted by the exact verifier.
 
     Args:
-        schedule: the cell; growth of the mean (A4') is refused, as it can be imposed at the xbar_r only.
+        schedule: the cell; growth of the mean (A4') is refused, as it can be imposed at the points only.
         solved: its worst case, solved now if not given.
 
     Returns:
@@ -62,14 +56,14 @@ def certify(schedule: Schedule, solved: WorstCase | None = None) -> dict[str, An
     return found
 
 
-def head_of(schedule: Schedule) -> dict[str, Any]:
+def head_of(schedule: cells.Cell) -> dict[str, Any]:
     """How a certificate names its cell; numbers are exact rationals."""
     return {
         "metric": schedule.metric,
         "local_steps": schedule.local_steps,
         "rounds": schedule.rounds,
         "step_size": str(_decimal(schedule.step_size)),
-        "outer_step": str(_decimal(getattr(schedule, "outer_step", 1.0))),
+        "outer_step": str(_decimal(schedule.outer_step)),
         "growth": str(_decimal(schedule.growth)),
         "one_node": schedule.one_node,
     }
@@ -158,7 +152,7 @@ class _Point:
         return [*found, grams[0][0][0] - 1]
 
 
-def _lower(cell: Cell, schedule: Schedule, solved: WorstCase) -> dict[str, Any]:
+def _lower(cell: Cell, schedule: cells.Cell, solved: WorstCase) -> dict[str, Any]:
     blocks = [solved.mean_gram, solved.deviation_gram][: len(cell.sizes)]
     point = _Point.rounded(blocks, solved.losses)
     excess = point.excess(cell)
@@ -177,18 +171,18 @@ def _lower(cell: Cell, schedule: Schedule, solved: WorstCase) -> dict[str, Any]:
     return found
 
 
-def _interior(schedule: Schedule) -> _Point:
+def _interior(schedule: cells.Cell) -> _Point:
     """A point with slack in every condition: maximise the least slack t, coarsely, to stay inside."""
     trajectory = Trajectory.of(schedule)
-    fixed = stack(_fixed_constraints(schedule, trajectory))
-    pairs = np.array(sorted(_all_pairs(schedule)), dtype=np.int64)
-    constraints = stack([fixed, _interpolation(schedule, trajectory, pairs)])
+    fixed, _ = fixed_conditions(schedule, trajectory)
+    pairs = np.array(sorted(all_pairs(schedule)), dtype=np.int64)
+    constraints = Constraints.stack([fixed, interpolation(schedule, trajectory, pairs)])
     with_slack = replace(
         constraints, scalars=np.hstack([constraints.scalars, np.ones((len(constraints), 1))])
     )
     goal = np.zeros(with_slack.scalars.shape[1])
     goal[-1] = 1.0
-    sizes = [rows.shape[1] for rows in trajectory.blocks(schedule.one_node)]
+    sizes = [rows.shape[1] for rows in trajectory.blocks(schedule)]
     nothing = [np.zeros((d, d)) for d in sizes]
     solution = maximise(with_slack, goal, nothing, tolerance=1e-6, acceptable=1e-4)
     return _Point.rounded(solution.blocks, solution.scalars[: schedule.points])

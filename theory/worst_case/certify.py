@@ -19,16 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from theory.support import command
 from theory.support.errors import UserError
 from theory.support.files import write_text
-from theory.worst_case.cells import standard_grid
+from theory.worst_case.cells import Cell, standard_grid
 from theory.worst_case.certificate import certify, head_of, width
-from theory.worst_case.reduction import Schedule
-from theory.worst_case.sdp import SolverError
+from theory.worst_case.constraints import SolverError
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "certificates"
 app = typer.Typer(add_completion=False)
 
 
-def certifiable(most: int, growth: float = 0.1) -> list[Schedule]:
+def certifiable(most: int, growth: float = 0.1) -> list[Cell]:
     """The standard grid's cells with K R <= ``most``, less those of A4', whose values are upper ones."""
     cells = [c for c in standard_grid(growth) if c.local_steps * c.rounds <= most]
     return [c for c in cells if not (c.growth and c.growth_of == "mean")]

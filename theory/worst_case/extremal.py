@@ -14,10 +14,13 @@ from functools import cached_property
 
 import numpy as np
 
+from theory.problems.protocols import Simulated
 from theory.simulation.local_sgd import run_local_sgd
 from theory.support.errors import UserError
-from theory.worst_case.reduction import Schedule, Trajectory, WorstCase
-from theory.worst_case.sdp import Array
+from theory.worst_case.cells import Cell
+from theory.worst_case.conditions import Trajectory
+from theory.worst_case.constraints import Array
+from theory.worst_case.reduction import WorstCase
 
 #: Up to this many points every rank cut is tried; a simulation takes seconds beyond it.
 FEW_POINTS = 30
@@ -210,9 +213,9 @@ def extremal_problem(found: WorstCase, n_nodes: int = 2, rank_cut: float = 0.0) 
     Raises:
         UserError: a number of nodes that the worst case does not allow.
     """
-    if found.schedule.one_node != (n_nodes == 1):
+    if found.cell.one_node != (n_nodes == 1):
         raise UserError(f"n_nodes is {n_nodes}, allowed: 1 for one node, else at least 2")
-    trajectory = Trajectory.of(found.schedule)
+    trajectory = Trajectory.of(found.cell)
     shared = trajectory.mean @ _root(found.mean_gram, rank_cut)
     own = trajectory.deviation @ _root(found.deviation_gram, rank_cut)
     if n_nodes == 1:
@@ -237,29 +240,52 @@ def _root(gram: Array, cut: float) -> Array:
     return root
 
 
-def simulated_value(problem: ExtremalProblem, schedule: Schedule) -> float:
+def simulated_value(problem: Simulated, cell: Cell) -> float:
     """The metric that the simulator measures on the problem."""
-    total = schedule.local_steps * schedule.rounds
+    if cell.outer_step != 1:
+        return _prolonged_value(problem, cell)
     result = run_local_sgd(
         problem,
-        step_size=schedule.step_size,
-        local_steps=schedule.local_steps,
-        rounds=schedule.rounds,
+        step_size=cell.step_size,
+        local_steps=cell.local_steps,
+        rounds=cell.rounds,
         gradient="full",
         engine="numpy",
-        record=range(total + 1),
+        record=range(cell.iterations + 1),
         averages=("sync_loss", "local_loss"),
     )
     losses = result.history["global_loss"][0, 0]
-    if schedule.metric == "last":
+    if cell.metric == "last":
         return float(losses[-1])
-    if schedule.metric == "best":
-        return float(losses[:: schedule.local_steps].min())
-    if schedule.metric == "average_sync":
+    if cell.metric == "best":
+        return float(losses[:: cell.local_steps].min())
+    if cell.metric == "average_sync":
         return float(result.averages["sync_loss"][0, 0, -1])
-    if schedule.metric == "average_local":
+    if cell.metric == "average_local":
         return float(result.averages["local_loss"][0, 0, -1])
     return float(result.history["distance"][0, 0, -1])
+
+
+def _prolonged_value(problem: Simulated, cell: Cell) -> float:
+    """The same with an outer step, by plain loops."""
+    mean, n = problem.start, problem.n_nodes
+    rounds, local = [], []
+    for _ in range(cell.rounds):
+        models = np.tile(mean, (n, 1))
+        rounds.append(float(problem.node_losses(models).mean()))
+        for _ in range(cell.local_steps):
+            local.append(float(problem.node_losses(models).mean()))
+            models = models - cell.step_size * problem.node_gradients(models)
+        mean = mean + cell.outer_step * (models.mean(axis=0) - mean)
+    if cell.metric == "average_sync":
+        return float(np.mean(rounds))
+    if cell.metric == "average_local":
+        return float(np.mean(local))
+    if cell.metric == "distance":
+        assert problem.solution is not None
+        return float(np.sum((mean - problem.solution) ** 2))
+    last = float(problem.node_losses(np.tile(mean, (n, 1))).mean())
+    return min(last, *rounds) if cell.metric == "best" else last
 
 
 def attained(
@@ -275,13 +301,13 @@ def attained(
     Raises:
         RuntimeError: the interpolant could not be evaluated at any cut.
     """
-    cuts = (1e-4, 1e-5, 1e-6, 1e-8, 0.0) if found.schedule.points <= FEW_POINTS else (1e-5, 0.0)
+    cuts = (1e-4, 1e-5, 1e-6, 1e-8, 0.0) if found.cell.points <= FEW_POINTS else (1e-5, 0.0)
     closest: tuple[float, ExtremalProblem] | None = None
     failure: RuntimeError | None = None
     for cut in cuts:
         problem = extremal_problem(found, n_nodes, cut)
         try:
-            value = simulated_value(problem, found.schedule)
+            value = simulated_value(problem, found.cell)
         except RuntimeError as error:
             failure = error
             continue

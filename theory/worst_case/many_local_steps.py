@@ -10,18 +10,13 @@ every round, :func:`exact_local_worst_case` imposes
 
 * the interpolation conditions of smooth convex functions at the xbar_r and the c;
 * ||z_(r+1) - c||^2 <= ||xbar_r - c||^2 - 2 f_i(xbar_r): the proof of T2 in
-  :func:`theory.worst_case.closed_forms.sharper_bound`, with c for x* and K to infinity.
+  :func:`theory.theorems.t2_synchronised.sharp_bound`, with c for x* and K to infinity.
 
 Both are necessary, so the value bounds, for every problem of the class and every R, what the metric
 tends to as K grows. Whether some problem attains it is open for R >= 2.
 
-The last iterate of a limit is at most L D / 8, for every R. Put x = xbar_R - x*, z_i for the minimiser
-of node i less x*, m the mean of the ||z_i||^2; then x is the mean of the z_i, and ||x||^2 <= m <= D.
-As s z_i minimises f_i for s in [0, 1], f_i(xbar_R) <= (L/2) ||x - s z_i||^2, whose mean at
-s = ||x||^2 / m is (L/2) (||x||^2 - ||x||^4 / m) <= L m / 8. For finite K and eta = 1/L the same steps
-give f(xbar_R) <= L D (1/sqrt(8) + 1/sqrt(4K + 2))^2 for every R: the root of f_i is
-sqrt(L/2)-Lipschitz, f_i(s z_i) <= f_i(z_i), the mean of which is at most L D / (4K + 2) after K steps
-of gradient descent (Drori and Teboulle, Math. Program. 2014), and Minkowski's inequality.
+At eta = 1/L the last iterate is at most L D / 8 for every R and every K >= 2, so in the limit too: S2 of
+:func:`theory.theorems.t2_synchronised.last_bound`.
 
 For one round L D / 8 is reached in the limit: :func:`spiral_problem`. Let u_0 = x_0, and u_j the
 projection of u_(j-1) on the ray at angle j delta, delta = pi/(2m), in the plane spanned by x_0 and a
@@ -45,10 +40,10 @@ from scipy.optimize import minimize
 
 from theory.simulation.local_sgd import run_local_sgd
 from theory.support.errors import UserError
-from theory.worst_case.closed_forms import best_crossing
+from theory.worst_case.closed_forms import crossing_limit
+from theory.worst_case.constraints import Array, Constraints, Factor, Solution, certified_bound
 from theory.worst_case.extremal import ExtremalProblem, SmoothConvexInterpolant, simplex_vertices
-from theory.worst_case.reduction import Schedule
-from theory.worst_case.sdp import Array, Constraints, Factor, Solution, certified_bound, maximise
+from theory.worst_case.sdp import maximise
 
 METRICS = ("last", "best")
 #: Integer coefficients, highest power first, of a polynomial with the root kink()[0]: found as an
@@ -241,18 +236,13 @@ def limit_rows(rounds: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)) -> list[Lim
         last, last_bound = exact_local_worst_case(count, "last")
         best, best_bound = exact_local_worst_case(count, "best")
         # At eta = 1/L one step minimises the two quadratics of I1 exactly.
-        crossing = best_crossing(Schedule(1, count, 1.0, "last"))[0]
+        crossing = crossing_limit(count)
         seconds = time.perf_counter() - begin
         one_step = 1 / (4 * count + 2)
         rows.append(
             LimitRow(count, last, best, last_bound, best_bound, one_step, crossing, seconds)
         )
     return rows
-
-
-def exact_local_bound(local_steps: int) -> float:
-    """(1/sqrt(8) + 1/sqrt(4K + 2))^2, above f(xbar_R) / (L D) at eta = 1/L for every R >= 1."""
-    return (1 / math.sqrt(8) + 1 / math.sqrt(4 * local_steps + 2)) ** 2
 
 
 def kink() -> tuple[float, float, float]:

@@ -4,6 +4,8 @@ import numpy as np
 from PEPit import PEP
 from PEPit.functions import SmoothConvexFunction
 
+from theory.support.errors import UserError
+
 
 def wc_local_sgd(
     L: float,
@@ -12,6 +14,7 @@ def wc_local_sgd(
     K: int,
     R: int,
     metric: str = "average_sync",
+    beta: float = 1.0,
     wrapper: str = "cvxpy",
     solver: str | None = None,
     verbose: int = 1,
@@ -44,7 +47,9 @@ def wc_local_sgd(
 
     .. math:: x_i^{t+1} = x_i^t - \gamma \nabla f_i(x_i^t),
 
-    started at the common model, after which all models are replaced by their mean over the nodes.
+    started at the common model :math:`\bar{x}_r`, after which all models are replaced by
+    :math:`\bar{x}_{r+1} = \bar{x}_r + \beta (\frac{1}{n} \sum_i x_i - \bar{x}_r)`: by their mean over
+    the nodes for the outer step :math:`\beta = 1`.
 
     **Theoretical guarantee**: Let :math:`\phi = \min(1, 2 - \gamma L)`, :math:`0 < \gamma < 2 / L`.
     An **upper** guarantee, **tight** at :math:`\gamma = 1/L`, is
@@ -52,7 +57,8 @@ def wc_local_sgd(
     .. math:: \frac{1}{R} \sum_{r=0}^{R-1} f(\bar{x}_r) - f_\star
               \leqslant \frac{1}{2 \phi \gamma R} \|x_0 - x_\star\|^2,
 
-    and it bounds the "best" metric too. For "average_local" the **upper** guarantee, **tight** at
+    for :math:`\beta = 1`, and it bounds the "best" metric too. For other :math:`\beta` the theoretical
+    value returned is that of :math:`\beta = 1`. For "average_local" the **upper** guarantee, **tight** at
     :math:`\gamma = 1/L`, is the same with :math:`KR` in place of :math:`R`. For "last" no guarantee is
     known; the value returned is a **lower** bound, the worst value of quadratics in two dimensions,
     :math:`f_i(x) = \frac{L}{2} (a_i^T x)^2`, of Huber functions and of :math:`\frac{L}{2} x^2`.
@@ -81,6 +87,7 @@ def wc_local_sgd(
         K (int): number of local steps in a round.
         R (int): number of rounds.
         metric (str): "average_sync", "average_local", "last" or "best".
+        beta (float): the outer step, above 0.
         wrapper (str): the name of the wrapper to be used.
         solver (str): the name of the solver the wrapper should use.
         verbose (int): level of information details to print.
@@ -95,7 +102,7 @@ def wc_local_sgd(
         theoretical_tau (float): theoretical value
 
     Raises:
-        UserError: an unknown metric.
+        UserError: an unknown metric, or an outer step that is not above 0.
         RuntimeError: the solver did not report an optimal solution.
 
     Example:
@@ -106,7 +113,9 @@ def wc_local_sgd(
 
     """
     if metric not in ("average_sync", "average_local", "last", "best"):
-        raise ValueError(f"metric is {metric!r}, allowed: average_sync, average_local, last, best")
+        raise UserError(f"metric is {metric!r}, allowed: average_sync, average_local, last, best")
+    if not beta > 0:
+        raise UserError(f"beta is {beta}, allowed: above 0")
 
     # Instantiate PEP
     problem = PEP()
@@ -137,7 +146,7 @@ def wc_local_sgd(
             oracles = [f.oracle(xi) for f, xi in zip(fn, x, strict=True)]
             local.append(np.mean([value for _, value in oracles]))
             x = [xi - gamma * gradient for xi, (gradient, _) in zip(x, oracles, strict=True)]
-        mean = np.mean(x)
+        mean = mean + beta * (np.mean(x) - mean)
         if len(at_rounds) < R or metric in ("last", "best"):
             at_rounds.append(func(mean))
 

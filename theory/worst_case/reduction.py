@@ -4,15 +4,24 @@ The class: f_1..f_n convex, L-smooth, minimised with value 0 at a common x*, in 
 functions here take L = 1 and ||x_0 - x*|| = 1; the value for L and D is L D times theirs (D times, for
 a distance), at the step size eta L.
 
-Reduction (ours). Permuting the nodes of a problem gives a problem with the same metric, and Gram
-matrices and values of feasible problems form a convex set; so some worst case has a permutation-
-invariant Gram matrix. Write g_i = m + v_i for the gradients, m their mean. By invariance <v_i, m> = 0,
-and <v_i^s, v_i^t> = V_st for every i. The iterates are x_i = xbar + (a combination of v_i), hence every
-interpolation condition of f_i, and every metric, involves only M = Gram(x_0, m) and V, both psd. Any
-such pair (M, V) comes from n nodes for every n >= 2: put v_i = v (x) u_i with u_1..u_n the vertices of
-a regular simplex. Two consequences: the worst case is the same for all n >= 2; and it is the worst
-case of ONE smooth convex function, whose gradient descent is projected every K steps onto a subspace
-that holds x_0 and x*.
+Reduction (ours), for any fixed outer step beta > 0: a round goes from xbar_r to
+xbar_{r+1} = xbar_r + beta (mean_i x_i - xbar_r), x_i the models after K local steps; beta = 1 is the
+plain mean. Permuting the nodes of a problem gives a problem with the same metric, and Gram matrices and
+values of feasible problems form a convex set; so some worst case has a permutation-invariant Gram
+matrix. Write g_i = m + v_i for the gradients, m their mean. By invariance <v_i, m> = 0, and
+<v_i^s, v_i^t> = V_st for every i. The nodes start a round at one point, and the outer step uses the mean
+of the models alone, in which the v_i cancel: so every xbar_r is x_0 less a combination of the m, whose
+weights depend on eta and beta only, and a local iterate is x_i = xbar_r - eta (sum of m + v_i). Hence
+every interpolation condition of f_i, and every metric, involves only M = Gram(x_0, m) and V, both psd.
+Any such pair (M, V) comes from n nodes for every n >= 2: put v_i = v (x) u_i with u_1..u_n the vertices
+of a regular simplex. QED
+
+Two consequences. The worst case is the same for all n >= 2. And it is the worst case of ONE smooth
+convex function W(y, w), whose gradient descent is projected every K steps onto the subspace w = 0, which
+holds x_0 and x*, and there prolonged by beta. For K = 1 the projected step is a step of the gradient of
+W(., 0), of length beta eta: only the product counts.
+
+Nothing above asks that the method should converge: where beta is large the worst case grows with R.
 """
 
 from __future__ import annotations
@@ -22,112 +31,76 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from theory.support.errors import UserError
-from theory.worst_case.sdp import (
+from theory.worst_case import clarabel_route
+from theory.worst_case.cells import Cell
+from theory.worst_case.conditions import (
+    Label,
+    Pair,
+    Trajectory,
+    all_pairs,
+    fixed_conditions,
+    interpolation,
+    likely_pairs,
+    objective,
+    violations,
+    worst_pairs,
+)
+from theory.worst_case.constraints import (
     Array,
     Constraints,
-    Factor,
     Solution,
     SolverError,
     TimeLimitError,
     certified_bound,
-    maximise,
-    stack,
 )
+from theory.worst_case.sdp import maximise
 
-METRICS = ("last", "best", "average_sync", "average_local", "distance")
-STAR = -1
-# Up to this many points all conditions are imposed at once.
+INTERIOR_POINT, CLARABEL = "interior point", "CLARABEL"
+#: Up to this many points all conditions are imposed at once.
 ALL_PAIRS_POINTS = 16
-# Tolerance while the conditions that matter are being collected.
+#: Tolerance while the conditions that matter are being collected.
 COARSE = 1e-4
-# Solves after which no condition is dropped any more.
+#: Solves after which no condition is dropped any more.
 DROPPING_SOLVES = 16
-# Up to this many points a failed solve is tried again with all conditions; beyond, memory forbids it.
+#: Up to this many points a failed solve is tried again with all conditions; beyond, memory forbids it.
 RETRY_POINTS = 60
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """K local steps, R rounds at step size eta L, observed by ``metric``.
+class Dual:
+    """What certifies a value: the program that was solved last, and a multiplier for each inequality.
+
+    sum_k multipliers_k (inequality k) is a proof that goal . F + sum_b <blocks_b, X_b> is at most
+    multipliers . limits, up to rounding; :func:`theory.worst_case.constraints.certified_bound` charges
+    the rounding.
 
     Attributes:
-        local_steps, rounds: K, R >= 1.
-        step_size: eta L in (0, 2).
-        metric: "last" f(xbar_R); "best" min over r <= R of f(xbar_r); "average_sync" the mean of
-            f(xbar_r) over r < R (T2); "average_local" the mean of (1/n) sum_i f_i(x_i^t) over
-            t < T (T1); "distance" ||xbar_R - x*||^2 (T4).
-        one_node: n = 1, or all f_i equal (c = 1): plain gradient descent.
-        growth: mu / L in [0, 1); 0 imposes nothing.
-        growth_of: "nodes", f_i >= (mu/2) ||x - x*||^2 for all i (A4); or "mean", f only (A4').
+        constraints: the inequalities over F (f at the points) and the Gram matrices X_b.
+        goal, blocks: the metric's weights on F and on the Gram matrices.
+        labels: what each inequality is, see :mod:`theory.worst_case.conditions`.
+        multipliers: (m,), in the order of ``labels``; some may be below 0 by rounding.
+        largest_scalar, largest_trace: bounds on |F| and on the sum of traces over the class.
     """
 
-    local_steps: int
-    rounds: int
-    step_size: float
-    metric: str = "last"
-    one_node: bool = False
-    growth: float = 0.0
-    growth_of: str = "nodes"
+    constraints: Constraints = field(repr=False)
+    goal: Array = field(repr=False)
+    blocks: list[Array] = field(repr=False)
+    labels: list[Label] = field(repr=False)
+    multipliers: Array = field(repr=False)
+    largest_scalar: float
+    largest_trace: float
 
-    def __post_init__(self) -> None:
-        if self.local_steps < 1 or self.rounds < 1:
-            raise UserError("local_steps and rounds must be at least 1")
-        if not 0 < self.step_size < 2:
-            raise UserError(f"step_size is {self.step_size} / L, allowed: above 0 and below 2 / L")
-        if self.metric not in METRICS:
-            raise UserError(f"metric is {self.metric!r}, allowed: {', '.join(METRICS)}")
-        if not 0 <= self.growth < 1:
-            raise UserError(f"growth is {self.growth} L, allowed: at least 0 and below L")
-        if self.growth_of not in ("nodes", "mean"):
-            raise UserError(f"growth_of is {self.growth_of!r}, allowed: nodes, mean")
-
-    @property
-    def points(self) -> int:
-        """Gradient evaluations of one node that matter: all local iterates, and xbar_R."""
-        last = self.metric in ("last", "best", "distance")
-        return self.local_steps * self.rounds + (1 if last else 0)
-
-    @property
-    def starts(self) -> list[int]:
-        """Indices of xbar_0, xbar_1, ... among the points."""
-        return list(range(0, self.points, self.local_steps))
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Coordinates of one node's points x_0..x_{N-1}, x* and of the gradients there.
-
-    Attributes:
-        points: N; x_a is row a, its gradient row N + 1 + a; a = N is x*, all zero.
-        mean: (2N + 2, 1 + N), the part shared by the nodes, on the basis x_0, m_0, m_1, ...
-        deviation: (2N + 2, N), the node's own part, on the basis v_0, v_1, ...
-    """
-
-    points: int
-    mean: Array
-    deviation: Array
-
-    @classmethod
-    def of(cls, schedule: Schedule) -> Trajectory:
-        n = schedule.points
-        mean, deviation = np.zeros((2 * n + 2, n + 1)), np.zeros((2 * n + 2, n))
-        point, spread = np.zeros(n + 1), np.zeros(n)
-        point[0] = 1.0
-        for t in range(n):
-            if t % schedule.local_steps == 0:
-                spread[:] = 0.0
-            mean[t], deviation[t] = point, spread
-            mean[n + 1 + t, 1 + t] = deviation[n + 1 + t, t] = 1.0
-            point[1 + t] -= schedule.step_size
-            spread[t] -= schedule.step_size
-        return cls(n, mean, deviation)
-
-    def blocks(self, one_node: bool) -> tuple[Array, ...]:
-        """The vectors block by block; one node has no deviation."""
-        return (self.mean,) if one_node else (self.mean, self.deviation)
+    def certified(self) -> float:
+        """The bound on the worst case that the multipliers alone prove."""
+        return certified_bound(
+            self.constraints,
+            self.goal,
+            self.blocks,
+            self.multipliers,
+            self.largest_scalar,
+            self.largest_trace,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,27 +108,26 @@ class WorstCase:
     """The worst case at L = 1, ||x_0 - x*|| = 1, with what certifies it.
 
     Attributes:
-        schedule: what was solved.
+        cell: what was solved.
         value: the solver's primal value, attained up to rounding.
         certified: an upper bound on the worst case from the dual multipliers alone, whatever the
             solver's tolerances: negative multipliers removed, and the residuals charged at the largest
             size that a problem of the class can have.
         mean_gram, deviation_gram: M (1+N, 1+N) and V (N, N) (zero for one node).
         losses: f at the points, (N,).
-        multipliers: the dual multiplier of each interpolation condition that entered, by (a, b):
-            f_a >= f_b + <g_b, x_a - x_b> + ||g_a - g_b||^2 / 2, STAR for x*.
-        conditions: how many entered.
+        dual: the inequalities with their multipliers.
+        solver: which one converged, INTERIOR_POINT or CLARABEL.
         seconds: wall time.
     """
 
-    schedule: Schedule
+    cell: Cell
     value: float
     certified: float
     mean_gram: Array
     deviation_gram: Array
     losses: Array
-    multipliers: dict[tuple[int, int], float] = field(repr=False)
-    conditions: int
+    dual: Dual = field(repr=False)
+    solver: str
     seconds: float
 
     @property
@@ -163,22 +135,42 @@ class WorstCase:
         """certified - value."""
         return self.certified - self.value
 
+    @property
+    def multipliers(self) -> dict[Pair, float]:
+        """The dual multiplier of each interpolation condition that entered, by (a, b), STAR for x*."""
+        pairs = zip(self.dual.labels, self.dual.multipliers, strict=True)
+        return {(label.a, label.b): float(w) for label, w in pairs if label.kind == "pair"}
+
+    @property
+    def conditions(self) -> int:
+        """How many interpolation conditions entered."""
+        return sum(label.kind == "pair" for label in self.dual.labels)
+
 
 def worst_case(
-    schedule: Schedule, tolerance: float = 1e-9, time_limit: float | None = None
+    cell: Cell,
+    tolerance: float = 1e-9,
+    time_limit: float | None = None,
+    solver: str = INTERIOR_POINT,
 ) -> WorstCase:
     """Solve the reduced problem, adding violated interpolation conditions until none is left.
 
+    Beyond ALL_PAIRS_POINTS points the solver starts from the pairs that are likely to matter, and
+    those that don't bind are dropped while it is coarse. All conditions, with x* too, are checked
+    after every solve, and the last solve has none that fails by more than ``tolerance``.
+
     Args:
-        schedule: what to solve.
+        cell: what to solve.
         tolerance: duality gap and largest violated condition, absolute.
-        time_limit: seconds after which to give up, within an iteration of the solver.
+        time_limit: seconds after which to give up; the solver begins no iteration that is likely to
+            pass it.
+        solver: INTERIOR_POINT, ours, with CLARABEL where it does not converge; or CLARABEL alone.
 
     Returns:
         A :class:`WorstCase`.
 
     Raises:
-        SolverError: not converged; TimeLimitError where the time limit passed first.
+        SolverError: neither solver converged; TimeLimitError where the time limit passed first.
 
     References:
         Y. Drori, M. Teboulle, "Performance of first-order methods for smooth convex minimization"
@@ -187,39 +179,38 @@ def worst_case(
     """
     begin = time.perf_counter()
     deadline = math.inf if time_limit is None else begin + time_limit
-    trajectory = Trajectory.of(schedule)
-    goal, goal_blocks = _objective(schedule, trajectory)
-    fixed = stack(_fixed_constraints(schedule, trajectory))
-    pairs = _first_pairs(schedule)
-    coarse = schedule.points > ALL_PAIRS_POINTS
-    complete = len(pairs) == schedule.points * (schedule.points + 1)
+    trajectory = Trajectory.of(cell)
+    goal, goal_blocks = objective(cell, trajectory)
+    fixed, labels = fixed_conditions(cell, trajectory)
+    coarse = cell.points > ALL_PAIRS_POINTS
+    pairs = likely_pairs(cell) if coarse else all_pairs(cell)
+    complete = not coarse
     solves = 0
     while True:
         solves += 1
         aim = COARSE if coarse else tolerance
         order = sorted(pairs)
         chosen = np.array(order, dtype=np.int64)
-        constraints = stack([fixed, _interpolation(schedule, trajectory, chosen)])
+        constraints = Constraints.stack([fixed, interpolation(cell, trajectory, chosen)])
+        program = constraints, goal, goal_blocks
+        acceptable = max(100 * tolerance, aim)
+        solve = clarabel_route.maximise if solver == CLARABEL else maximise
         try:
-            solution = maximise(
-                constraints,
-                goal,
-                goal_blocks,
-                tolerance=aim,
-                acceptable=max(100 * tolerance, aim),
-                deadline=deadline,
-            )
+            solution = solve(*program, tolerance=aim, acceptable=acceptable, deadline=deadline)
         except TimeLimitError:
             raise
         except SolverError:
             # Without the conditions that don't bind, the optimum may be unbounded in directions that
             # rounding follows; all of them cost time but keep it bounded.
-            if complete or schedule.points > RETRY_POINTS:
+            if not complete and cell.points <= RETRY_POINTS:
+                pairs, complete, coarse = all_pairs(cell), True, False
+                continue
+            if solver == CLARABEL or not clarabel_route.available():
                 raise
-            pairs, complete, coarse = _all_pairs(schedule), True, False
+            solver = CLARABEL
             continue
-        gaps = _violations(schedule, trajectory, solution)
-        new = _worst_pairs(gaps, aim, limit=max(250, 5 * schedule.points)) - pairs
+        gaps = violations(cell, trajectory, solution)
+        new = worst_pairs(gaps, aim, limit=max(250, 5 * cell.points)) - pairs
         if coarse:
             # Only the binding conditions are worth their cost; a dropped one can return.
             weights = solution.multipliers[len(fixed) :]
@@ -231,156 +222,40 @@ def worst_case(
             pairs |= new
         else:
             break
-    # Every ||x|| <= 1 (a step with eta < 2/L and averaging do not increase the distance to x*), so
-    # |F| <= 1/2, and the traces sum to at most 1 + N because ||g|| <= ||x||.
-    certified = certified_bound(
-        constraints, goal, goal_blocks, solution.multipliers, 0.5, 1 + schedule.points
+    largest_scalar, largest_trace = _sizes(cell)
+    dual = Dual(
+        constraints,
+        goal,
+        goal_blocks,
+        [*labels, *(Label("pair", a, b) for a, b in order)],
+        solution.multipliers,
+        largest_scalar,
+        largest_trace,
     )
-    weights = solution.multipliers[len(fixed) :]
-    blocks = solution.blocks
-    n = schedule.points
-    return WorstCase(
-        schedule=schedule,
-        value=solution.primal,
-        certified=certified,
-        mean_gram=blocks[0],
-        deviation_gram=np.zeros((n, n)) if schedule.one_node else blocks[1],
-        losses=solution.scalars[:n],
-        multipliers={pair: float(w) for pair, w in zip(order, weights, strict=True)},
-        conditions=len(order),
-        seconds=time.perf_counter() - begin,
-    )
+    return _finished(cell, solution, dual, solver, time.perf_counter() - begin)
 
 
-def _objective(schedule: Schedule, trajectory: Trajectory) -> tuple[Array, list[Array]]:
-    """Weights of the scalars (f at the points; then the minimum for "best") and of the Grams."""
-    n = schedule.points
-    goal = np.zeros(n + (schedule.metric == "best"))
-    blocks = [np.zeros((rows.shape[1],) * 2) for rows in trajectory.blocks(schedule.one_node)]
-    if schedule.metric in ("last", "best"):
-        goal[-1] = 1.0
-    elif schedule.metric == "average_sync":
-        goal[schedule.starts] = 1.0 / schedule.rounds
-    elif schedule.metric == "average_local":
-        goal[:] = 1.0 / n
-    else:
-        blocks[0] = np.outer(trajectory.mean[n - 1], trajectory.mean[n - 1])
-    return goal, blocks
+def _sizes(cell: Cell) -> tuple[float, float]:
+    """Bounds on |F| and on the sum of the traces of the Gram matrices over the class.
 
-
-def _fixed_constraints(schedule: Schedule, trajectory: Trajectory) -> list[Constraints]:
-    """||x_0||^2 <= 1, the definition of the best iterate, growth of the mean at the xbar_r."""
-    n, starts = schedule.points, np.array(schedule.starts)
-    scalars, count = n + (schedule.metric == "best"), len(starts)
-
-    def rows(
-        at: NDArray[np.int64], weight: float, coefficients: Array, limit: float
-    ) -> Constraints:
-        """weight ||x_at||^2 + coefficients . F <= limit."""
-        zero = np.full(len(at), n)
-        nothing = Factor(zero, zero, np.zeros(len(at)))
-        square = Factor(at, zero, np.full(len(at), np.sqrt(2 * weight)))
-        return Constraints(
-            trajectory.blocks(schedule.one_node),
-            nothing,
-            nothing,
-            square,
-            coefficients,
-            np.full(len(at), limit),
-        )
-
-    parts = [rows(np.zeros(1, dtype=np.int64), 1.0, np.zeros((1, scalars)), 1.0)]
-    at_starts = np.zeros((count, scalars))
-    at_starts[np.arange(count), starts] = -1.0
-    if schedule.metric == "best":
-        below = at_starts.copy()
-        below[:, n] = 1.0
-        parts.append(rows(starts, 0.0, below, 0.0))
-    if schedule.growth and schedule.growth_of == "mean":
-        parts.append(rows(starts, schedule.growth / 2, at_starts, 0.0))
-    return parts
-
-
-def _interpolation(
-    schedule: Schedule, trajectory: Trajectory, pairs: NDArray[np.int64]
-) -> Constraints:
-    """The conditions f_b - f_a + <g_b, x_a - x_b> + ||g_a - g_b||^2 / 2 <= 0, (a, b) = pairs.
-
-    With growth of the nodes the condition of (a, x*) is h_a >= (m/2) ||z_a||^2 instead, where
-    z_a = x_a - g_a, h_a = f_a - ||g_a||^2/2, m = mu / (1 - mu). It is necessary, as f lies under
-    the parabola h_a + ||y - z_a||^2/2, which must stay above (mu/2) ||y||^2. It is sufficient: the
-    largest interpolant is the Moreau envelope of the hull of the points (z_a, h_a), which then lies
-    above (m/2) ||.||^2, and the envelope of (m/2) ||.||^2 is (mu/2) ||.||^2.
+    A local step with eta < 2 and averaging don't increase the distance to x*, and the outer step
+    multiplies it by at most ``cell.round_growth()``; f <= ||x||^2/2 and ||g|| <= ||x||.
     """
-    n = schedule.points
-    a, b = (np.where(column == STAR, n, column) for column in pairs.T)
-    ones = np.ones(len(pairs))
-    gradient_a, gradient_b = n + 1 + a, n + 1 + b
-    left = Factor(gradient_b, np.full(len(pairs), n), ones)
-    right = Factor(a, b, ones)
-    square = Factor(gradient_a, gradient_b, ones)
-    if schedule.growth and schedule.growth_of == "nodes":
-        to_star = b == n
-        weight = np.sqrt(schedule.growth / (1 - schedule.growth) / 2)
-        shifted = Factor(a, gradient_a, np.full(len(pairs), weight))
-        left, right = (
-            Factor(
-                np.where(to_star, shifted.plus, f.plus),
-                np.where(to_star, shifted.minus, f.minus),
-                np.where(to_star, shifted.scale, f.scale),
-            )
-            for f in (left, right)
-        )
-    scalars = np.zeros((len(pairs), n + 1))
-    scalars[np.arange(len(pairs)), a] -= 1.0
-    scalars[np.arange(len(pairs)), b] += 1.0
-    scalars = scalars if schedule.metric == "best" else scalars[:, :n]
-    if schedule.metric == "best":
-        scalars[:, n] = 0.0
-    return Constraints(
-        trajectory.blocks(schedule.one_node), left, right, square, scalars, np.zeros(len(pairs))
+    growth = cell.round_growth()
+    squares = [growth ** (2 * (a // cell.local_steps)) for a in range(cell.points)]
+    return 0.5 * max(squares), 1.0 + sum(squares)
+
+
+def _finished(cell: Cell, solution: Solution, dual: Dual, solver: str, seconds: float) -> WorstCase:
+    n = cell.points
+    return WorstCase(
+        cell=cell,
+        value=solution.primal,
+        certified=dual.certified(),
+        mean_gram=solution.blocks[0],
+        deviation_gram=np.zeros((n, n)) if cell.one_node else solution.blocks[1],
+        losses=solution.scalars[:n],
+        dual=dual,
+        solver=solver,
+        seconds=seconds,
     )
-
-
-def _first_pairs(schedule: Schedule) -> set[tuple[int, int]]:
-    """All pairs for few points; else the kinds that were active in small problems."""
-    n, k = schedule.points, schedule.local_steps
-    if n <= ALL_PAIRS_POINTS:
-        return _all_pairs(schedule)
-    pairs = {(a, STAR) for a in range(n)} | {(STAR, a) for a in range(n)}
-    for a in range(n):
-        for b in (a + 1, a - 1, a + k, a - k, a - a % k, a - a % k + k, n - 1):
-            if 0 <= b < n and a != b:
-                pairs.add((a, b))
-    pairs |= {(a, b) for a in schedule.starts for b in schedule.starts if a != b}
-    return pairs
-
-
-def _all_pairs(schedule: Schedule) -> set[tuple[int, int]]:
-    everything = [*range(schedule.points), STAR]
-    return {(a, b) for a in everything for b in everything if a != b}
-
-
-def _violations(schedule: Schedule, trajectory: Trajectory, solution: Solution) -> Array:
-    """By how much each condition (a, b) fails, (N+1, N+1), row and column N for x*."""
-    n = schedule.points
-    losses = np.append(solution.scalars[:n], 0.0)
-    cross, gram = np.zeros((n + 1, n + 1)), np.zeros((n + 1, n + 1))
-    for rows, block in zip(trajectory.blocks(schedule.one_node), solution.blocks, strict=True):
-        x, g = rows[: n + 1], rows[n + 1 :]
-        cross += x @ block @ g.T
-        gram += g @ block @ g.T
-    norms = np.diag(gram)
-    gaps: Array = losses[None, :] - losses[:, None] + cross - np.diag(cross)[None, :]
-    gaps = gaps + 0.5 * (norms[:, None] + norms[None, :] - 2 * gram)
-    if schedule.growth and schedule.growth_of == "nodes":
-        gaps[:, n] = -np.inf  # all of these are imposed from the start
-    np.fill_diagonal(gaps, -np.inf)
-    return gaps
-
-
-def _worst_pairs(gaps: Array, threshold: float, limit: int) -> set[tuple[int, int]]:
-    n = len(gaps) - 1
-    candidates = np.argwhere(gaps > threshold)
-    order = np.argsort(-gaps[candidates[:, 0], candidates[:, 1]])[:limit]
-    return {(int(a) if a < n else STAR, int(b) if b < n else STAR) for a, b in candidates[order]}

@@ -1,8 +1,8 @@
 """A primal-dual interior-point solver for the semidefinite programs of performance estimation.
 
-These programs have many constraints whose matrices are of rank 2 or 3, and few, small blocks. The
-solver keeps them factored over a small dictionary of vectors (points and gradients).
-:mod:`theory.worst_case.pepit_example` is the second, independent route (PEPit with a general solver).
+It assembles the Schur complement from look-ups in the products of a few dictionary vectors, which a
+general solver can't: measured over the standard grid by ``benchmarks/worst_case_solvers.py``.
+:mod:`theory.worst_case.clarabel_route` is the second route and the fallback.
 """
 
 from __future__ import annotations
@@ -10,212 +10,19 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, eigvalsh, solve_triangular
 
-Array = NDArray[np.float64]
-
-
-class SolverError(RuntimeError):
-    """The solver did not reach its tolerance: there is no number to report."""
-
-
-class TimeLimitError(SolverError):
-    """The time ran out first: nothing is known about the problem, not even that it is hard."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """m vectors, each scale * (dictionary[plus] - dictionary[minus]), in every block alike.
-
-    Attributes:
-        plus, minus: (m,) rows of the dictionary.
-        scale: (m,).
-    """
-
-    plus: NDArray[np.int64]
-    minus: NDArray[np.int64]
-    scale: Array
-
-    def rows(self, dictionary: Array) -> Array:
-        """The vectors, (m, d)."""
-        rows: Array = self.scale[:, None] * (dictionary[self.plus] - dictionary[self.minus])
-        return rows
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """m inequalities sum_b <A_k^b, X_b> + scalars_k . F <= limits_k with factored matrices.
-
-    A_k^b = (p q' + q p')/2 + r r'/2, with p, q, r from ``left``, ``right``, ``square``.
-
-    Attributes:
-        dictionary: one (D, d_b) array a block; factors refer to its rows.
-        left, right, square: the factors, m vectors each.
-        scalars: (m, s), the coefficients of the free scalars F.
-        limits: (m,).
-    """
-
-    dictionary: tuple[Array, ...]
-    left: Factor
-    right: Factor
-    square: Factor
-    scalars: Array
-    limits: Array
-
-    def __len__(self) -> int:
-        return len(self.limits)
-
-    @property
-    def dimensions(self) -> tuple[int, ...]:
-        return tuple(vectors.shape[1] for vectors in self.dictionary)
-
-    @cached_property
-    def rows(self) -> list[tuple[Array, Array, Array]]:
-        """p, q, r as (m, d_b) arrays, block by block."""
-        return [
-            (self.left.rows(v), self.right.rows(v), self.square.rows(v)) for v in self.dictionary
-        ]
-
-    def values(self, blocks: list[Array]) -> Array:
-        """sum_b <A_k^b, X_b> for every k, shape (m,)."""
-        total = np.zeros(len(self))
-        for (p, q, r), x in zip(self.rows, blocks, strict=True):
-            total += np.einsum("ij,ij->i", p @ x, q) + 0.5 * np.einsum("ij,ij->i", r @ x, r)
-        return total
-
-    def combine(self, weights: Array) -> list[Array]:
-        """sum_k weights_k A_k^b for every block."""
-        blocks = []
-        for p, q, r in self.rows:
-            cross = (p * weights[:, None]).T @ q
-            blocks.append(0.5 * (cross + cross.T + (r * weights[:, None]).T @ r))
-        return blocks
-
-    def schur(self, primal: list[Array], inverse: list[Array]) -> Array:
-        """The m x m matrix tr(A_k X A_j Z^-1), summed over blocks and symmetrised."""
-        total = np.zeros((len(self), len(self)))
-        for vectors, x, z in zip(self.dictionary, primal, inverse, strict=True):
-            _add_schur(
-                vectors @ x @ vectors.T,
-                vectors @ z @ vectors.T,
-                np.stack([f.plus for f in (self.left, self.right, self.square)]),
-                np.stack([f.minus for f in (self.left, self.right, self.square)]),
-                np.stack([f.scale for f in (self.left, self.right, self.square)]),
-                total,
-            )
-        return total + np.tril(total, -1).T
-
-
-@njit(cache=True)
-def _add_schur(
-    table_x: Array,
-    table_z: Array,
-    plus: NDArray[np.int64],
-    minus: NDArray[np.int64],
-    scale: Array,
-    total: Array,
-) -> None:
-    """Add one block's lower triangle, by look-ups of the (D, D) products of dictionary vectors."""
-    count, size = total.shape[0], table_x.shape[0]
-    along_x, along_z = np.empty((3, size)), np.empty((3, size))
-    for i in range(count):
-        for kind in range(3):
-            a, b, c = plus[kind, i], minus[kind, i], scale[kind, i]
-            for v in range(size):
-                along_x[kind, v] = c * (table_x[a, v] - table_x[b, v])
-                along_z[kind, v] = c * (table_z[a, v] - table_z[b, v])
-        for j in range(i + 1):
-            a, b, c = plus[0, j], minus[0, j], scale[0, j]
-            xpp, zpp = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
-            xqp, zqp = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
-            xrp, zrp = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
-            a, b, c = plus[1, j], minus[1, j], scale[1, j]
-            xpq, zpq = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
-            xqq, zqq = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
-            xrq, zrq = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
-            a, b, c = plus[2, j], minus[2, j], scale[2, j]
-            xpr, zpr = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
-            xqr, zqr = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
-            xrr, zrr = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
-            # tr(u w' X s t' Z^-1) = (w'X s)(t' Z^-1 u), over the terms of A_i and A_j, symmetrised.
-            total[i, j] += 0.25 * (
-                xqp * zpq
-                + xpq * zqp
-                + xqq * zpp
-                + xpp * zqq
-                + xqr * zpr
-                + xpr * zqr
-                + xrq * zrp
-                + xrp * zrq
-                + xrr * zrr
-            )
-
-
-def join(parts: list[Factor]) -> Factor:
-    """The vectors of all parts."""
-    return Factor(
-        np.concatenate([f.plus for f in parts]),
-        np.concatenate([f.minus for f in parts]),
-        np.concatenate([f.scale for f in parts]),
-    )
-
-
-def stack(parts: list[Constraints]) -> Constraints:
-    """All inequalities of the parts, which share one dictionary, as one."""
-    return Constraints(
-        dictionary=parts[0].dictionary,
-        left=join([c.left for c in parts]),
-        right=join([c.right for c in parts]),
-        square=join([c.square for c in parts]),
-        scalars=np.vstack([c.scalars for c in parts]),
-        limits=np.concatenate([c.limits for c in parts]),
-    )
-
-
-@dataclass(frozen=True)
-class Solution:
-    """An optimal pair; ``primal`` <= optimum <= ``dual`` up to ``infeasibility``."""
-
-    primal: float
-    dual: float
-    blocks: list[Array]
-    scalars: Array
-    multipliers: Array
-    infeasibility: float
-    iterations: int
-
-
-def certified_bound(
-    constraints: Constraints,
-    goal: Array,
-    blocks: list[Array],
-    multipliers: Array,
-    largest_scalar: float,
-    largest_trace: float,
-) -> float:
-    """An upper bound on the maximum from multipliers alone, in exact arithmetic up to rounding.
-
-    For y >= 0 and any feasible (X, F): objective <= limits.y + sum_b <C_b - A_b'y, X_b> +
-    <goal - B'y, F>.
-
-    Args:
-        constraints, goal, blocks: the problem, as in :func:`maximise`.
-        multipliers: y; negative ones count as zero.
-        largest_scalar: a bound on every |F_i| of every feasible point.
-        largest_trace: a bound on the sum of the traces of the X_b.
-    """
-    weights = np.maximum(multipliers, 0.0)
-    bound = float(constraints.limits @ weights)
-    bound += largest_scalar * float(np.abs(goal - constraints.scalars.T @ weights).sum())
-    worst = 0.0
-    for combined, block in zip(constraints.combine(weights), blocks, strict=True):
-        worst = max(worst, float(np.linalg.eigvalsh(block - combined)[-1]))
-    return bound + worst * largest_trace
+from theory.worst_case.constraints import (
+    Array,
+    Constraints,
+    Solution,
+    SolverError,
+    TimeLimitError,
+)
 
 
 @dataclass
@@ -256,7 +63,7 @@ def maximise(
         tolerance: absolute duality gap and infeasibility aimed at (data are of order one).
         acceptable: what is still returned where rounding stops progress earlier.
         max_iterations: more than this is not converged.
-        deadline: value of ``time.perf_counter()`` after which no iteration begins.
+        deadline: value of ``time.perf_counter()``; no iteration begins that is likely to pass it.
 
     Returns:
         The optimal pair.
@@ -271,6 +78,10 @@ def maximise(
         primal-dual interior point method" (SIAM J. Optim. 1992).
     """
     sizes, count = constraints.dimensions, len(constraints)
+    # An iteration can't be broken off, so none begins that is likely to pass the deadline.
+    expected = iteration_seconds(count)
+    if time.perf_counter() + expected > deadline:
+        raise TimeLimitError("the time limit would pass in the first iteration")
     point = _Point(
         primal=[np.eye(d) for d in sizes],
         dual=[np.eye(d) for d in sizes],
@@ -291,7 +102,8 @@ def maximise(
             best = (error, solution)
         if error < tolerance:
             return solution
-        if time.perf_counter() > deadline:
+        begin = time.perf_counter()
+        if begin + expected > deadline:
             raise TimeLimitError("the time limit passed")
         try:
             system = _NewtonSystem(constraints, point, residuals)
@@ -307,10 +119,16 @@ def maximise(
         if longest < 1e-6:
             reason = "the steps became too short"
             break
+        expected = time.perf_counter() - begin
     assert best is not None
     if best[0] < acceptable:
         return best[1]
     raise SolverError(f"not converged: {reason}; gap and infeasibility {best[0]:.1e}")
+
+
+def iteration_seconds(count: int) -> float:
+    """The least that an iteration with so many inequalities takes on a core of today."""
+    return 2e-8 * count**2 + 1.5e-11 * count**3
 
 
 @dataclass(frozen=True)
@@ -361,7 +179,7 @@ class _NewtonSystem:
             self.inverse.append(inner.T @ inner)
         self.total = sum(constraints.dimensions) + len(constraints)
         self.mu = point.complementarity() / self.total
-        self.matrix = constraints.schur(point.primal, self.inverse)
+        self.matrix = schur(constraints, point.primal, self.inverse)
         self.matrix.flat[:: len(constraints) + 1] += point.slacks / point.multipliers
         self.scale = 1 / np.sqrt(np.diag(self.matrix))
         scaled = self.matrix * self.scale[:, None] * self.scale[None, :]
@@ -414,6 +232,67 @@ class _NewtonSystem:
             scalars = scalars + change
             multipliers = multipliers + self.scale * (self.solved @ change - inner)
         return multipliers, scalars
+
+
+def schur(constraints: Constraints, primal: list[Array], inverse: list[Array]) -> Array:
+    """The m x m matrix tr(A_k X A_j Z^-1), summed over blocks and symmetrised."""
+    total = np.zeros((len(constraints), len(constraints)))
+    factors = (constraints.left, constraints.right, constraints.square)
+    for vectors, x, z in zip(constraints.dictionary, primal, inverse, strict=True):
+        _add_schur(
+            vectors @ x @ vectors.T,
+            vectors @ z @ vectors.T,
+            np.stack([f.plus for f in factors]),
+            np.stack([f.minus for f in factors]),
+            np.stack([f.scale for f in factors]),
+            total,
+        )
+    return total + np.tril(total, -1).T
+
+
+@njit(cache=True)
+def _add_schur(
+    table_x: Array,
+    table_z: Array,
+    plus: NDArray[np.int64],
+    minus: NDArray[np.int64],
+    scale: Array,
+    total: Array,
+) -> None:
+    """Add one block's lower triangle, by look-ups of the (D, D) products of dictionary vectors."""
+    count, size = total.shape[0], table_x.shape[0]
+    along_x, along_z = np.empty((3, size)), np.empty((3, size))
+    for i in range(count):
+        for kind in range(3):
+            a, b, c = plus[kind, i], minus[kind, i], scale[kind, i]
+            for v in range(size):
+                along_x[kind, v] = c * (table_x[a, v] - table_x[b, v])
+                along_z[kind, v] = c * (table_z[a, v] - table_z[b, v])
+        for j in range(i + 1):
+            a, b, c = plus[0, j], minus[0, j], scale[0, j]
+            xpp, zpp = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
+            xqp, zqp = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
+            xrp, zrp = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
+            a, b, c = plus[1, j], minus[1, j], scale[1, j]
+            xpq, zpq = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
+            xqq, zqq = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
+            xrq, zrq = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
+            a, b, c = plus[2, j], minus[2, j], scale[2, j]
+            xpr, zpr = c * (along_x[0, a] - along_x[0, b]), c * (along_z[0, a] - along_z[0, b])
+            xqr, zqr = c * (along_x[1, a] - along_x[1, b]), c * (along_z[1, a] - along_z[1, b])
+            xrr, zrr = c * (along_x[2, a] - along_x[2, b]), c * (along_z[2, a] - along_z[2, b])
+            # tr(u w' X s t' Z^-1) = (w'X s)(t' Z^-1 u), over the terms of A_i and A_j, symmetrised.
+            total[i, j] += 0.25 * (
+                xqp * zpq
+                + xpq * zqp
+                + xqq * zpp
+                + xpp * zqq
+                + xqr * zpr
+                + xpr * zqr
+                + xrq * zrp
+                + xrp * zrq
+                + xrr * zrr
+            )
 
 
 def _factor(matrix: Array) -> tuple[Array, bool]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deep.data.cifar10 import Images
-from deep.engines.base import Engine, available_cores
+from deep.engines.base import Engine
 from deep.engines.simd.network import local_steps, make_arena, make_plan, scores
 
 #: Images a task of an evaluation takes.
@@ -27,16 +27,15 @@ class SimdEngine(Engine):
 
     name = "simd"
 
-    def __init__(self, *args: Any, threads: int | None = None, **options: Any) -> None:
+    def __init__(self, *args: Any, threads: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self.plan = make_plan(self.architecture)
         self.layout = (self.plan.blocks, self.plan.taps, self.plan.tap_counts, self.plan.ends)
         kind = np.dtype(str(self.dtype).removeprefix("torch."))
         self.table = self.data.normalisation().astype(kind)
-        count = threads or available_cores()
-        self.pool = ThreadPoolExecutor(count, thread_name_prefix="simd")
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="simd")
         self.arenas: SimpleQueue[tuple[np.ndarray, np.ndarray]] = SimpleQueue()
-        for _ in range(count):
+        for _ in range(threads):
             self.arenas.put((make_arena(self.plan, kind), np.zeros(self.plan.n_parameters, kind)))
         # Compile now, so that no clock of a run counts it.
         self.local_steps(np.zeros((self.n_local, 0, 1), np.int64))

@@ -1,0 +1,126 @@
+"""Tables of the ladder of deep runs: every run, heterogeneity, exponents, variants."""
+
+from __future__ import annotations
+
+from figures.analysis.deep_runs import reading
+from figures.analysis.ladder import Run, ladder_runs
+from figures.analysis.ladder_readings import (
+    Exponent,
+    Ratio,
+    exponents,
+    growth,
+    heterogeneity,
+    seeds_in_words,
+    variants,
+)
+from figures.analysis.sources import Sources
+from figures.record.table import Table, value_text
+
+_STATES = {"round_limit": "all rounds"}
+
+
+def ladder(sources: Sources) -> Table:
+    """Every run, finished or not."""
+    return Table(
+        "The ladder: every run",
+        (
+            "rung",
+            "regime",
+            "K",
+            "seed",
+            "variant",
+            "state",
+            "rounds",
+            "training loss",
+            "test accuracy",
+            "hours",
+        ),
+        [_row(run) for run in ladder_runs(sources)],
+        "Reached: below the target loss 1e-4; unfinished: out of time, with the loss it had reached. Test "
+        "accuracy of the averaged model at the end, where there is a test set. Hours of two cores that "
+        "other work shared.",
+    )
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    s = run.summary
+    accuracy = s["final_test_accuracy"]
+    return (
+        run.rung.label,
+        run.regime,
+        str(run.local_steps),
+        str(run.seed),
+        run.variant or "plain",
+        _STATES.get(s["status"], s["status"]),
+        f"{s['rounds']:,}",
+        value_text(s["final_train_loss"], ".3g"),
+        "-" if accuracy is None else f"{accuracy:.1%}",
+        f"{s['wall_seconds'] / 3600:.1f}",
+    )
+
+
+def ladder_heterogeneity(sources: Sources) -> Table:
+    """rounds(one shard)/rounds(iid) at every K."""
+    return Table(
+        "Heterogeneity: rounds with one shard a node over rounds with iid nodes",
+        ("rung", "K", "ratio", "95% over seeds", "seeds", "reading"),
+        [
+            (r.rung.label, str(r.local_steps), *_ratio(r))
+            for r in heterogeneity(ladder_runs(sources))
+        ],
+        "Geometric mean of the seeds' ratios; Student's interval of the logarithm. A verdict needs three "
+        "seeds.",
+    )
+
+
+def ladder_variants(sources: Sources) -> Table:
+    """Rounds of a variant over those of the plain run beside it."""
+    return Table(
+        "Outer steps and client sampling: rounds over those of the plain run",
+        ("rung", "regime", "K", "variant", "ratio", "95% over seeds", "seeds", "reading"),
+        [
+            (r.rung.label, r.regime, str(r.local_steps), r.variant, *_ratio(r))
+            for r in variants(ladder_runs(sources))
+        ],
+        "The same rung, regime, K and seed; below 1 the variant needs fewer rounds.",
+    )
+
+
+def _ratio(ratio: Ratio) -> tuple[str, str, str, str]:
+    low_high = "-" if ratio.interval is None else "[{:.2f}, {:.2f}]".format(*ratio.interval)
+    waiting = f"; without target: {', '.join(ratio.missing)}" if ratio.missing else ""
+    return (
+        value_text(ratio.mean, ".2f"),
+        low_high,
+        str(len(ratio.ratios)),
+        ratio.reading + waiting,
+    )
+
+
+def ladder_exponents(sources: Sources) -> Table:
+    """Slope of log rounds in log K, rung by rung."""
+    found = exponents(ladder_runs(sources))
+    rows = []
+    for e in found:
+        below = [x for x in found if x.regime == e.regime and x.rung < e.rung]
+        rows.append((*_exponent(e), growth(below[-1], e) if below else "-"))
+    return Table(
+        "The exponent of rounds in K",
+        ("rung", "regime", "K", "seeds", "slope", "95%", "reading", "against the rung below"),
+        rows,
+        "-1 is a K-fold saving, 0 none. With three seeds the interval is over their slopes; with fewer it is "
+        "that of the line through the points, and says nothing about seeds.",
+    )
+
+
+def _exponent(e: Exponent) -> tuple[str, ...]:
+    how = "seeds" if e.over_seeds else f"line, {seeds_in_words(e.seeds)}"
+    return (
+        e.rung.label,
+        e.regime,
+        ", ".join(map(str, e.local_steps)),
+        str(e.seeds),
+        f"{e.slope:.2f}",
+        "[{:.2f}, {:.2f}]".format(*e.interval) + f" ({how})",
+        reading(e.interval),
+    )

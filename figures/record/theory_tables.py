@@ -1,0 +1,182 @@
+"""Tables of the verification record: checks, tightness, orders, communication."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from figures.analysis.sources import Sources
+from figures.analysis.verification import VERIFY_PATH, load_verification
+from figures.record.table import Table, is_finite, number_text
+from theory.support.errors import UserError
+from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE
+from theory.verification.tables import number
+
+
+def verification(sources: Sources) -> Table:
+    """Checks by theorem."""
+    record = load_verification(sources)
+    by_theorem: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for check in record["checks"]:
+        by_theorem[check["theorem"]].append(check)
+    rows = []
+    for theorem, checks in by_theorem.items():
+        counts = {
+            v: sum(c["verdict"] == v for c in checks) for v in (HOLDS, FAILED, NOT_APPLICABLE)
+        }
+        # Both sides of a linear rate end as rounding noise; there the ratio says nothing.
+        ratios = [c["ratio"] for c in checks if c["verdict"] == HOLDS and is_finite(c["ratio"])]
+        problems = dict.fromkeys(c["problem"] for c in checks if c["verdict"] == HOLDS)
+        rows.append(
+            (
+                theorem,
+                str(counts[HOLDS]),
+                str(counts[FAILED]),
+                str(counts[NOT_APPLICABLE]),
+                number(min(ratios)) if ratios else "-",
+                number(float(np.median(ratios))) if ratios else "-",
+                ", ".join(problems),
+            )
+        )
+    sweep = record["sweep"]
+    ks = ", ".join(map(str, sweep["local_steps"]))
+    return Table(
+        "Verification: measured left side against bound",
+        (
+            "theorem",
+            "HOLDS",
+            "FAILED",
+            "not applicable",
+            "least bound/measured",
+            "median bound/measured",
+            "problems",
+        ),
+        rows,
+        f"K = {ks}; R = {sweep['rounds']}; n = {sweep['n_nodes']}; nodes: "
+        f"{', '.join(sweep['heterogeneity'])}. Exact expectations for least squares, else the upper "
+        f"end of a 95% interval of {sweep['seeds']} sample paths must be at most the bound.",
+    )
+
+
+def all_checks(sources: Sources) -> Table:
+    """Every check that applies."""
+    record = load_verification(sources)
+    rows = [
+        (
+            c["theorem"],
+            c["problem"],
+            c["heterogeneity"],
+            str(c["local_steps"]),
+            number_text(c["measured"])
+            + (
+                ""
+                if c["how"] == "exact"
+                else f" [{number_text(c['low'])}, {number_text(c['high'])}]"
+            ),
+            number_text(c["bound"]),
+            number_text(c["ratio"]),
+            c["verdict"],
+        )
+        for c in record["checks"]
+        if c["verdict"] != NOT_APPLICABLE
+    ]
+    return Table(
+        "Every check that applies",
+        (
+            "theorem",
+            "problem",
+            "nodes",
+            "K",
+            "measured (95%)",
+            "bound",
+            "bound/measured",
+            "verdict",
+        ),
+        rows,
+        "Without an interval: exact.",
+    )
+
+
+def tightness(sources: Sources) -> Table:
+    """The instances: ratio against limit, at the largest R of each."""
+    record = load_verification(sources)
+    last: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in record["tightness"]:
+        key = (row["instance"], row["theorem"], row["local_steps"])
+        if key not in last or row["rounds"] >= last[key]["rounds"]:
+            last[key] = row
+    rows = [
+        (
+            r["instance"],
+            r["theorem"],
+            r["metric"].replace("_", " "),
+            str(r["local_steps"]),
+            f"{r['rounds']:,}",
+            f"{r['ratio']:.5g}",
+            f"{r['limit']:.5g}",
+            r["verdict"],
+        )
+        for r in last.values()
+    ]
+    return Table(
+        "Tightness: bound over measured on the instances, at the largest R",
+        ("instance", "theorem", "metric", "K", "R", "ratio", "limit", "verdict"),
+        rows,
+        "The limits are 1 (I0, I3), 2e (I1, I2) and 4e (I4).",
+    )
+
+
+def orders(sources: Sources) -> Table:
+    """Fitted log-log slopes."""
+    record = load_verification(sources)
+    rows = [
+        (
+            f["family"],
+            f"{f['slope']:.4f}",
+            f"[{f['low']:.4f}, {f['high']:.4f}]",
+            "-" if f["predicted"] is None else f"{f['predicted']:g} ± {f['tolerance']:g}",
+            f["verdict"],
+        )
+        for f in record["slopes"]
+    ]
+    return Table(
+        "Order: fitted log-log slopes",
+        ("family", "slope", "95%", "predicted", "verdict"),
+        rows,
+        '"observed": the theory bounds the decay and predicts no exponent.',
+    )
+
+
+def communication(sources: Sources) -> Table:
+    """Rounds to accuracy against K, one row a family: measured, and what its bound needs."""
+    record = load_verification(sources)
+    families = record["communication"]
+    ks = families[0]["local_steps"]
+    rows = []
+    for c in families:
+        if not len(c["rounds"]) == len(c["bound"]) == len(ks):
+            raise UserError(
+                f"{VERIFY_PATH}: a family of communication has not every K of the first"
+            )
+        cells = [
+            f"{'not reached' if measured is None else f'{measured:,.0f}'} ({np.ceil(bound):,.0f})"
+            for measured, bound in zip(c["rounds"], c["bound"], strict=True)
+        ]
+        rows.append(
+            (
+                c["family"],
+                number(c["accuracy"]),
+                *cells,
+                c["theorem"],
+                f"{c['fit']['slope']:.3f}",
+                c["verdict"],
+            )
+        )
+    return Table(
+        "Communication: rounds until f(xbar_R) <= eps at step size 1/L",
+        ("problem", "eps", *(f"K = {k}" for k in ks), "bound", "slope in K", "verdict"),
+        rows,
+        "Measured, and in brackets the rounds that the bound of the theorem named needs.",
+    )

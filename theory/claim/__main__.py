@@ -1,0 +1,357 @@
+"""``python -m theory.claim "L*D/(4*K*R)" --metric last``: try to break a claim about Local SGD.
+
+Exit status: 1 when the claim is REFUTED, 0 when it HOLDS AT THESE SIZES or is NOT REFUTED, 2 on bad
+input. No verdict says "proved" of a size that was not solved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from theory.claim import search
+from theory.claim.book import LOWER, Entry, read_book
+from theory.claim.claim import CLASSES, METRICS, Claim, from_formula, from_theorem
+from theory.claim.counterexample import constants, python_lines, save
+from theory.claim.expression import NAMES, parse
+from theory.claim.lower import LowerOutcome, search_lower
+from theory.claim.picture import draw
+from theory.claim.search import Cell, Refutation, Report
+from theory.support import command as cli
+from theory.support import numbers
+from theory.support.errors import UserError
+from theory.support.files import check_folder, check_outputs, write_json, write_text
+from theory.support.loading import load_object
+from theory.support.progress import Progress
+from theory.support.provenance import provenance
+from theory.theorems.base import Theorem
+
+REFUTED, HOLDS_HERE, NOT_REFUTED = "REFUTED", "HOLDS AT THESE SIZES", "NOT REFUTED"
+#: Shares of the time that is left which the searches may take, in order.
+SHARES = (0.3, 0.6, 1.0)
+app = cli.make_app()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on a claim, and how it came about."""
+
+    claim: Claim
+    verdict: str
+    reports: list[Report]
+    cells: list[Cell]
+    seconds: float
+
+    @property
+    def refutation(self) -> Refutation | None:
+        """The smallest one found, by T and then K."""
+        found = {r.refutation.cell: r.refutation for r in self.reports if r.refutation is not None}
+        return found[search.small_first(list(found))[0]] if found else None
+
+
+def try_to_break(
+    claim: Claim, cells: Sequence[Cell], *, seconds: float = 120.0, growth: float = 0.1,
+    n_nodes: int = 2, seed: int = 0, quiet: bool = True,
+) -> Outcome:  # fmt: skip
+    """All three searches; each later one looks only at cells smaller than the refuted one.
+
+    Args:
+        claim: what to break.
+        cells: the grid.
+        seconds: for everything; a search that runs out of its share says so.
+        growth: mu/L of the exact worst cases over the class "growth".
+        n_nodes: of the explicit worst problems.
+        seed: of random problems and starts.
+        quiet: no progress on standard error.
+    """
+    began = time.monotonic()
+    left = search.small_first(cells)
+    reports: list[Report] = []
+    with Progress("searching", quiet=quiet) as progress:
+        done, total = 0.0, 3.0 * len(left)
+
+        def tick(work: float) -> None:
+            nonlocal done
+            done += work
+            progress.update(min(done, total), total, f"{len(reports) + 1} of 3")
+
+        for share, run in zip(SHARES, _searches(growth, n_nodes, seed), strict=True):
+            now = time.monotonic()
+            deadline = now + share * max(0.0, began + seconds - now)
+            report = run(claim, left, deadline, tick)
+            reports.append(report)
+            if report.refutation is not None:
+                left = left[: left.index(report.refutation.cell)]
+            # Nothing can refute the claim where the worst case of the whole class is certified.
+            left = [cell for cell in left if cell not in report.certified]
+    return Outcome(claim, _verdict(reports, cells), reports, list(cells), time.monotonic() - began)
+
+
+def _searches(growth: float, n_nodes: int, seed: int) -> list[Any]:
+    return [
+        lambda claim, cells, deadline, tick: search.search_known(
+            claim, cells, seed=seed, deadline=deadline, tick=tick
+        ),
+        lambda claim, cells, deadline, tick: search.search_solved(
+            claim, cells, growth=growth, n_nodes=n_nodes, deadline=deadline, tick=tick
+        ),
+        lambda claim, cells, deadline, tick: search.search_adversary(
+            claim, cells, seed=seed, deadline=deadline, tick=tick
+        ),
+    ]
+
+
+def _verdict(reports: Sequence[Report], cells: Sequence[Cell]) -> str:
+    if any(report.refutation is not None for report in reports):
+        return REFUTED
+    certified = {cell for report in reports for cell in report.certified}
+    return HOLDS_HERE if certified >= set(cells) else NOT_REFUTED
+
+
+def grid(local_steps: Sequence[int], rounds: Sequence[int], factors: Sequence[float]) -> list[Cell]:
+    """Every combination."""
+    return [
+        Cell(local_steps=k, rounds=r, step_factor=f)
+        for k in local_steps
+        for r in rounds
+        for f in factors
+    ]
+
+
+@app.command()
+def main(
+    claim: Annotated[
+        str, typer.Argument(help=f"Formula in {', '.join(NAMES)}; quote it.", show_default=False)
+    ] = "",
+    metric: Annotated[str, typer.Option(help=f"Of {', '.join(METRICS)}.")] = "last",
+    family: Annotated[str, typer.Option("--class", help=f"Of {', '.join(CLASSES)}.")] = "convex",
+    gradient: Annotated[str, typer.Option(help="full or stochastic.")] = "full",
+    local_steps: Annotated[
+        list[str], typer.Option("--local-steps", "-K", help="K; repeatable, or 1,2,4.")
+    ] = ["1,2,3,4"],  # noqa: B006
+    rounds: Annotated[list[str], typer.Option("--rounds", "-R", help="R; as -K.")] = ["1,2,3"],  # noqa: B006
+    step_size: Annotated[list[str], typer.Option(help="eta as multiples of 1/L.")] = ["1"],  # noqa: B006
+    nodes: Annotated[int, typer.Option("--nodes", "-n", help="n of the worst problems.")] = 2,
+    growth: Annotated[float, typer.Option(help="mu/L of the worst cases with growth.")] = 0.1,
+    lower: Annotated[
+        bool, typer.Option("--lower", help="The claim is a lower bound, for every step size.")
+    ] = False,
+    kappa: Annotated[list[str], typer.Option(help="L/mu, for --lower.")] = ["6,10,100,1000"],  # noqa: B006
+    theorem: Annotated[
+        str, typer.Option(help="file.py:NAME, a Theorem, in place of a formula.")
+    ] = "",
+    book: Annotated[bool, typer.Option("--book", help="All claims of theory/claims.toml.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--time-limit", help="Seconds in all, a claim.")
+    ] = 120.0,
+    seed: Annotated[int, typer.Option(help="Of random problems and starts.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a counterexample: .npz, .py and .png.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the outcome as JSON.")
+    ] = None,
+    version: cli.Version = False,
+) -> None:
+    """Try to break a claim: known problems, then exact worst cases, then an adversary.
+
+    The claim is "metric <= formula" for every problem of the class, at every K, R and step size of the
+    grid. A formula is arithmetic: + - * / ^ ( ) sqrt log exp min max.
+    """
+    check_outputs({"--json": json_file} if json_file else {})
+    if out is not None:
+        check_folder("--out", out)
+    if sum([bool(claim), bool(theorem), book]) != 1:
+        raise UserError("give one of: a formula, --theorem file.py:NAME, --book")
+    seconds = numbers.real("--time-limit", seconds, above=0)
+    numbers.choice("--metric", metric, METRICS)
+    numbers.choice("--class", family, CLASSES)
+    numbers.choice("--gradient", gradient, ("full", "stochastic"))
+    ks = numbers.whole_numbers("-K", local_steps, 1, 10_000)
+    rs = numbers.whole_numbers("-R", rounds, 1, 10_000)
+    factors = numbers.real_numbers("--step-size", step_size, above=0, below=2)
+    console = cli.console()
+    if book:
+        _run_book(console, seconds, seed, json_file)
+        return
+    if lower:
+        kappas = numbers.real_numbers("--kappa", kappa, least=2)
+        found = search_lower(
+            parse(claim), kappas=kappas, local_steps=ks, rounds=rs, step_factors=factors
+        )
+        console.print(lower_text(claim, found), markup=False)
+        if json_file is not None:
+            write_json(json_file, {**provenance(), "claim": claim, "lower": found.__dict__})
+        raise typer.Exit(cli.FAILED if found.refuted else cli.DONE)
+    stated = _claim(claim, theorem, metric, family, gradient)
+    outcome = try_to_break(
+        stated, grid(ks, rs, factors), seconds=seconds,
+        growth=numbers.real("--growth", growth, above=0, below=1),
+        n_nodes=numbers.whole("--nodes", nodes, 2, 50), seed=numbers.seed("--seed", seed), quiet=False,
+    )  # fmt: skip
+    _show(console, outcome)
+    files = _keep(outcome, out) if out is not None and outcome.refutation is not None else []
+    for file in files:
+        console.print(f"written: {file}", markup=False)
+    if json_file is not None:
+        write_json(json_file, {**provenance(), **as_dict(outcome)})
+    if outcome.verdict == REFUTED:
+        raise typer.Exit(cli.FAILED)
+
+
+def _claim(text: str, theorem: str, metric: str, family: str, gradient: str) -> Claim:
+    if theorem:
+        found = load_object("--theorem", theorem)
+        if not isinstance(found, Theorem):
+            raise UserError(f"--theorem {theorem!r} is no Theorem, but a {type(found).__name__}")
+        return from_theorem(found, gradient)
+    return from_formula(parse(text), metric=metric, family=family, gradient=gradient)
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def _show(console: Console, outcome: Outcome) -> None:
+    claim = outcome.claim
+    console.print(
+        f"claim: {claim.name_of_metric} <= {claim.text}\n"
+        f"class: {claim.family}, {claim.gradient} gradients; {len(outcome.cells)} cells of K, R, eta",
+        markup=False,
+    )
+    table = Table("search", "tried", "largest measured/claimed", "where", box=None, pad_edge=False)
+    for report in outcome.reports:
+        closest = f"{report.closest:.6g}" if report.tried else "-"
+        table.add_row(report.search, str(report.tried), closest, report.where or "-")
+    console.print(table)
+    for report in outcome.reports:
+        for reason in report.left_out[:3]:
+            console.print(f"left out of {report.search}: {reason}", markup=False)
+    found = outcome.refutation
+    if found is not None:
+        # Not wrapped: the Python lines are there to be copied.
+        console.print(refutation_text(found), markup=False, highlight=False, soft_wrap=True)
+    if outcome.verdict == HOLDS_HERE:
+        scope = "for all L and D" if claim.homogeneous else "at L = D = 1"
+        console.print(
+            f"the certified worst case of every cell is at most the claim ({scope}); other sizes were "
+            "not solved"
+        )
+    console.print(f"{outcome.verdict}, {outcome.seconds:.1f} s")
+
+
+def refutation_text(found: Refutation) -> str:
+    """The counterexample in words, numbers and Python lines."""
+    known = ", ".join(f"{name} = {value:.6g}" for name, value in constants(found.problem).items())
+    return (
+        f"\ncounterexample ({found.search}): {found.source}\n"
+        f"  {found.cell}; {known}\n"
+        f"  measured {found.measured.value:.9g} ({found.measured.how}: {found.measured.second:.9g})\n"
+        f"  claimed  {found.claimed:.9g}, exceeded {found.ratio:.6g} times\n\n"
+        f"{python_lines(found, Path('counterexample.npz'))}\n"
+    )
+
+
+def lower_text(claim: str, found: LowerOutcome) -> str:
+    """The outcome for a lower bound."""
+    case = (
+        f"kappa = {found.kappa:g}, K = {found.local_steps}, R = {found.rounds}, "
+        f"eta = {found.step_factor:g}/L: the largest f(xbar_R) over all x* is {found.largest:.6g} L D, "
+        f"claimed at least {found.claimed:.6g} L D"
+    )
+    if found.refuted:
+        return f"claim: f(xbar_R) >= {claim} for some x*\nno x* does it at {case}\n{REFUTED}"
+    return f"claim: f(xbar_R) >= {claim} for some x*\nclosest of {found.tried} cases: {case}\n{NOT_REFUTED}"
+
+
+def as_dict(outcome: Outcome) -> dict[str, Any]:
+    """For --json."""
+    found = outcome.refutation
+    return {
+        "claim": outcome.claim.text,
+        "metric": outcome.claim.metric,
+        "class": outcome.claim.family,
+        "gradient": outcome.claim.gradient,
+        "verdict": outcome.verdict,
+        "seconds": outcome.seconds,
+        "searches": [
+            {
+                "search": r.search, "tried": r.tried, "largest_ratio": r.closest, "where": r.where,
+                "certified": [str(cell) for cell in r.certified], "left_out": r.left_out,
+            }
+            for r in outcome.reports
+        ],
+        "counterexample": None if found is None else {
+            "search": found.search, "source": found.source, "cell": str(found.cell),
+            "constants": constants(found.problem), "measured": found.measured.value,
+            "measured_again": found.measured.second, "routes": found.measured.how,
+            "claimed": found.claimed,
+        },
+    }  # fmt: skip
+
+
+def _keep(outcome: Outcome, folder: Path) -> list[Path]:
+    found = outcome.refutation
+    assert found is not None
+    data, lines, picture = (folder / f"counterexample.{kind}" for kind in ("npz", "py", "png"))
+    save(found.problem, data)
+    write_text(lines, python_lines(found, data) + "\n")
+    draw(outcome.claim, found, picture)
+    return [data, lines, picture]
+
+
+# ---- the book ------------------------------------------------------------------------------------
+
+
+def run_entry(entry: Entry, seconds: float, seed: int = 0) -> tuple[str, str]:
+    """(verdict, what decided it) of a claim of the book."""
+    formula = parse(entry.claim)
+    if entry.direction == LOWER:
+        found = search_lower(
+            formula, kappas=entry.kappas, local_steps=entry.local_steps, rounds=entry.rounds,
+            step_factors=entry.step_sizes,
+        )  # fmt: skip
+        where = f"kappa {found.kappa:g}, K {found.local_steps}, R {found.rounds}, eta {found.step_factor:g}/L"
+        return (REFUTED if found.refuted else NOT_REFUTED), f"ratio {found.ratio:.3g} at {where}"
+    stated = from_formula(
+        formula, metric=entry.metric, family=entry.family, gradient=entry.gradient
+    )
+    cells = grid(entry.local_steps, entry.rounds, entry.step_sizes)
+    outcome = try_to_break(stated, cells, seconds=seconds, seed=seed)
+    refuted = outcome.refutation
+    if refuted is not None:
+        return outcome.verdict, f"{refuted.ratio:.4g} times, {refuted.cell}, {refuted.source}"
+    closest = max(outcome.reports, key=lambda report: report.closest)
+    return outcome.verdict, f"closest {closest.closest:.4g}, {closest.where}"
+
+
+def _run_book(console: Console, seconds: float, seed: int, json_file: Path | None) -> None:
+    table = Table("claim", "verdict", "by", box=None, pad_edge=False)
+    rows, surprises = [], []
+    entries = read_book()
+    with Progress("claims") as progress:
+        for done, entry in enumerate(entries):
+            progress.update(done, len(entries), entry.name)
+            verdict, reason = run_entry(entry, seconds, seed)
+            table.add_row(entry.name, verdict, reason)
+            rows.append({"name": entry.name, "verdict": verdict, "by": reason})
+            if verdict != entry.came_out:
+                surprises.append(f"{entry.name} came out {verdict}, the book says {entry.came_out}")
+    console.print(table)
+    for surprise in surprises:
+        console.print(surprise, markup=False)
+    if json_file is not None:
+        write_json(json_file, {**provenance(), "claims": rows})
+    if surprises:
+        raise typer.Exit(cli.FAILED)
+
+
+if __name__ == "__main__":
+    cli.one_blas_thread()
+    cli.run(app, "python -m theory.claim")

@@ -1,0 +1,276 @@
+"""A claim: a formula (or a user's theorem), the metric that it bounds, and the class it speaks of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import sympy as sp
+
+from theory.claim.expression import Expression
+from theory.problems.losses import SQUARED
+from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem, Simulated
+from theory.simulation.local_sgd import run_local_sgd
+from theory.simulation.moments import exact_moments
+from theory.theorems.assumptions import (
+    convex,
+    grows_locally,
+    interpolation,
+    similar,
+    smooth,
+    strong_growth,
+)
+from theory.theorems.base import BestAtRounds, Hypothesis, Metric, Setting, Theorem
+
+METRICS: dict[str, Metric] = {
+    "last": Metric("global_loss"),
+    "best": BestAtRounds(),
+    "average_sync": Metric("sync_loss", averaged=True),
+    "average_local": Metric("local_loss", averaged=True),
+    "average_global": Metric("global_loss", averaged=True),
+    "distance": Metric("distance"),
+    "gradient": Metric("sync_gradient", averaged=True),
+}
+#: What must hold of a problem for a claim about the class to speak of it.
+CLASSES: dict[str, tuple[Hypothesis, ...]] = {
+    "convex": (smooth, convex, interpolation),
+    "similar": (smooth, convex, interpolation, similar),
+    "growth": (smooth, convex, interpolation, grows_locally),
+    "non-convex": (smooth, strong_growth),
+}
+#: A measured value above the claim by less than this share may be rounding.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """``metric <= bound`` for every problem of a class.
+
+    Attributes:
+        text: as it was given.
+        metric: of METRICS.
+        family: of CLASSES.
+        gradient: "full" or "stochastic".
+        bound: (problem, setting) -> the right-hand side.
+        formula: where the claim is one; None for a user's theorem.
+    """
+
+    text: str
+    metric: str
+    family: str
+    gradient: str
+    bound: Callable[[Problem, Setting], float]
+    formula: Expression | None = None
+
+    @property
+    def name_of_metric(self) -> str:
+        """For tables: what the metric is in the theory's notation."""
+        names = {
+            "last": "f(xbar_R)",
+            "best": "min_r f(xbar_r)",
+            "average_sync": "(1/R) sum_r f(xbar_r)",
+            "average_local": "(1/T) sum_t (1/n) sum_i f_i(x_i^t)",
+            "average_global": "(1/T) sum_t f(xbar^t)",
+            "distance": "||xbar_R - x*||^2",
+            "gradient": "(1/R) sum_r ||grad f(xbar_r)||^2",
+        }
+        return names[self.metric]
+
+    def speaks_of(self, problem: Problem, setting: Setting) -> bool:
+        """Whether the problem belongs to the class."""
+        return all(hypothesis(problem, setting).holds for hypothesis in CLASSES[self.family])
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether the formula scales as the metric does, so that L = D = 1 stands for all L and D."""
+        if self.formula is None or self.metric == "gradient":
+            return False
+        a, b = sp.symbols("a b", positive=True)
+        symbol = {name: sp.Symbol(name, positive=True) for name in ("L", "D", "eta", "mu", "f0")}
+        scaled = self.formula.symbolic.subs(
+            {
+                symbol["L"]: a * symbol["L"],
+                symbol["D"]: b * symbol["D"],
+                symbol["eta"]: symbol["eta"] / a,
+                symbol["mu"]: a * symbol["mu"],
+                symbol["f0"]: a * b * symbol["f0"],
+            },
+            simultaneous=True,
+        )
+        factor = b if self.metric == "distance" else a * b
+        return bool(sp.simplify(scaled / self.formula.symbolic - factor) == 0)
+
+
+def from_formula(formula: Expression, *, metric: str, family: str, gradient: str) -> Claim:
+    """The claim ``metric <= formula``."""
+    return Claim(
+        text=formula.text,
+        metric=metric,
+        family=family,
+        gradient=gradient,
+        bound=lambda problem, setting: evaluate(formula, problem, setting),
+        formula=formula,
+    )
+
+
+def from_theorem(theorem: Theorem, gradient: str) -> Claim:
+    """A user's theorem as a claim; its assumptions beyond the class are asked of every problem too.
+
+    Where they fail the bound is infinite: the theorem says nothing of that problem.
+    """
+
+    def bound(problem: Problem, setting: Setting) -> float:
+        applies, _ = theorem.applies(problem, setting)
+        return theorem.bound(problem, setting, setting.iterations) if applies else math.inf
+
+    known = {str(metric): name for name, metric in METRICS.items()}
+    return Claim(
+        text=theorem.statement or theorem.name,
+        metric=known[str(theorem.metric)],
+        family="convex",
+        gradient=gradient,
+        bound=bound,
+    )
+
+
+def evaluate(formula: Expression, problem: Problem, setting: Setting) -> float:
+    """The formula on a problem; NaN where a constant that it names does not exist."""
+    constants: dict[str, Callable[[], float]] = {
+        "L": lambda: problem.smoothness,
+        "D": lambda: problem.initial_distance,
+        "mu": lambda: problem.local_growth,
+        "c": lambda: problem.similarity,
+        "rho": lambda: problem.strong_growth,
+        "gamma": lambda: problem.margin,
+        "n": lambda: problem.n_nodes,
+        "m": lambda: setting.participants or problem.n_nodes,
+        "K": lambda: setting.local_steps,
+        "R": lambda: setting.rounds,
+        "T": lambda: setting.iterations,
+        "eta": lambda: setting.step_size,
+        "beta": lambda: float(setting.outer_step),
+        "f0": lambda: float(np.mean(problem.node_losses(_at_every_node(problem)))),
+    }
+    return float(formula({name: float(constants[name]()) for name in formula.names}))
+
+
+def _at_every_node(problem: Simulated) -> np.ndarray:
+    return np.broadcast_to(problem.start, (problem.n_nodes, len(problem.start)))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A left-hand side without sampling error, measured twice.
+
+    Attributes:
+        value: of the first route.
+        second: of the second; both routes are named in ``how``.
+    """
+
+    value: float
+    second: float
+    how: str
+
+    @property
+    def agree(self) -> bool:
+        """Whether the routes agree to rounding."""
+        return math.isclose(self.value, self.second, rel_tol=1e-6, abs_tol=1e-14)
+
+
+def measure(
+    claim: Claim, problem: Simulated, setting: Setting, *, twice: bool = False
+) -> Measurement | None:
+    """The claim's metric on a problem, exactly; None where only sampling could tell.
+
+    Args:
+        twice: measure by a second route too; otherwise the first value stands for both.
+    """
+    first = None
+    if isinstance(problem, MarginProblem) and problem.loss is SQUARED:
+        if claim.metric != "best":
+            first = _exact(claim, problem, setting)
+    elif setting.gradient == "stochastic":
+        return None
+    if first is not None and not twice:
+        return Measurement(first, first, "exact moments")
+    if first is not None and setting.gradient == "stochastic":
+        sampled = _simulated(claim, problem, setting, "numpy", seeds=4000)
+        return Measurement(first, first if _near(first, sampled) else float(sampled.mean()),
+                           "exact moments; mean of 4000 seeds within its interval")  # fmt: skip
+    value = float(_simulated(claim, problem, setting, "numpy", seeds=1)[0])
+    if not twice:
+        return Measurement(value, value, "engine numpy")
+    if first is not None:
+        return Measurement(first, value, "exact moments; engine numpy")
+    if isinstance(problem, MarginProblem) and problem.loss.code >= 0:
+        again = float(_simulated(claim, problem, setting, "margin", seeds=1)[0])
+        return Measurement(value, again, "engine numpy; engine margin")
+    return Measurement(value, _by_hand(claim, problem, setting), "engine numpy; plain loop")
+
+
+def _by_hand(claim: Claim, problem: Simulated, setting: Setting) -> float:
+    """Full gradients in a plain loop, for losses that no second engine knows."""
+
+    def overall(x: np.ndarray) -> float:
+        models = np.broadcast_to(x, (problem.n_nodes, len(x)))
+        return float(np.mean(problem.node_losses(models)))
+
+    models = np.array(_at_every_node(problem))
+    sync, local, means = [], [], []
+    for t in range(setting.iterations):
+        if t % setting.local_steps == 0:
+            models[:] = models.mean(axis=0)
+            sync.append(overall(models[0]))
+        local.append(float(np.mean(problem.node_losses(models))))
+        means.append(overall(models.mean(axis=0)))
+        models = models - setting.step_size * problem.node_gradients(models)
+    last = models.mean(axis=0)
+    solution = problem.solution
+    values = {
+        "last": overall(last),
+        "best": min([*sync, overall(last)]),
+        "average_sync": float(np.mean(sync)),
+        "average_local": float(np.mean(local)),
+        "average_global": float(np.mean(means)),
+        "distance": math.nan if solution is None else float(((last - solution) ** 2).sum()),
+    }
+    return values.get(claim.metric, math.nan)
+
+
+def _near(exact: float, samples: np.ndarray) -> bool:
+    """Whether an exact mean lies within five standard errors of the samples' mean."""
+    error = float(samples.std(ddof=1)) / math.sqrt(len(samples))
+    return abs(exact - float(samples.mean())) <= 5 * error + 1e-12 * abs(exact)
+
+
+def _exact(claim: Claim, problem: MarginProblem, setting: Setting) -> float:
+    found = exact_moments(
+        problem,
+        step_size=setting.step_size,
+        local_steps=setting.local_steps,
+        rounds=setting.rounds,
+        gradient=setting.gradient,
+        record=[setting.iterations],
+    )
+    return float(METRICS[claim.metric].read(found))
+
+
+def _simulated(
+    claim: Claim, problem: Simulated, setting: Setting, engine: str, seeds: int
+) -> np.ndarray:
+    metric = METRICS[claim.metric]
+    result = run_local_sgd(
+        problem,
+        step_size=setting.step_size,
+        local_steps=setting.local_steps,
+        rounds=setting.rounds,
+        gradient=setting.gradient,
+        engine=engine,
+        record=[setting.iterations],
+        averages=metric.averages,
+        seeds=seeds,
+    )
+    return np.asarray(metric.read(result), float)

@@ -1,0 +1,337 @@
+"""The three searches for a counterexample, cheapest first: known problems, exact worst cases, an adversary."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from theory.claim import adversary
+from theory.claim.claim import ROUNDING, Claim, Measurement, measure
+from theory.problems import generators
+from theory.problems.losses import SQUARED
+from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem
+from theory.theorems import (
+    Setting,
+    instance_0,
+    instance_1,
+    instance_2,
+    instance_3,
+    instance_5,
+    instance_6,
+)
+from theory.theorems.base import Instance
+from theory.worst_case import cells as cells_of_class
+from theory.worst_case.extremal import ExtremalProblem, attained
+from theory.worst_case.reduction import WorstCase, worst_case
+from theory.worst_case.sdp import SolverError
+
+#: Metrics whose exact worst cases are known how to compute.
+SOLVABLE = ("last", "best", "average_sync", "average_local", "distance")
+#: Names that a problem of the worst-case class gives a value to.
+SOLVED_NAMES = {"L", "D", "mu", "n", "m", "K", "R", "T", "eta", "beta"}
+#: How far a simulated worst case may miss the solver's value.
+ACCURACY = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point of the grid: K, R, eta L."""
+
+    local_steps: int
+    rounds: int
+    step_factor: float
+
+    def __str__(self) -> str:
+        return f"K = {self.local_steps}, R = {self.rounds}, eta = {self.step_factor:g}/L"
+
+    def setting(self, claim: Claim, smoothness: float) -> Setting:
+        """The cell on a problem of that L."""
+        return Setting(
+            step_size=self.step_factor / smoothness,
+            local_steps=self.local_steps,
+            rounds=self.rounds,
+            gradient=claim.gradient,
+        )
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """A problem on which the claim is false.
+
+    Attributes:
+        search: which search found it.
+        cell: K, R, eta L.
+        problem: explicit.
+        source: what it is, in words.
+        claimed: the claim's right-hand side on it.
+        measured: the left-hand side, by two routes.
+    """
+
+    search: str
+    cell: Cell
+    problem: Problem | ExtremalProblem
+    source: str
+    claimed: float
+    measured: Measurement
+
+    @property
+    def ratio(self) -> float:
+        """measured / claimed, above 1."""
+        return self.measured.value / self.claimed
+
+
+@dataclass
+class Report:
+    """What a search tried.
+
+    Attributes:
+        search: its name.
+        tried: how many problems, cells or starts.
+        closest: the largest measured / claimed, and where.
+        where: of ``closest``.
+        certified: cells whose certified worst case is below the claim.
+        left_out: why the search, or a part of it, was not done.
+        refutation: the first found, in the order of the cells.
+    """
+
+    search: str
+    tried: int = 0
+    closest: float = 0.0
+    where: str = ""
+    certified: list[Cell] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    refutation: Refutation | None = None
+
+    def note(self, ratio: float, where: str) -> None:
+        """Remember the largest ratio."""
+        if ratio > self.closest:
+            self.closest, self.where = ratio, where
+
+
+Tick = Callable[[float], None]
+
+
+def small_first(cells: Sequence[Cell]) -> list[Cell]:
+    """By T, then K, so that the first refutation is the smallest of the grid."""
+    return sorted(
+        cells, key=lambda c: (c.local_steps * c.rounds, c.local_steps, abs(c.step_factor - 1))
+    )
+
+
+def _judged(
+    report: Report, claim: Claim, cell: Cell, problem: Problem, source: str
+) -> Refutation | None:
+    """Measure one problem; a refutation is measured by a second route before it counts."""
+    setting = cell.setting(claim, problem.smoothness)
+    if not claim.speaks_of(problem, setting):
+        return None
+    claimed = claim.bound(problem, setting)
+    if not math.isfinite(claimed):
+        return None
+    found = measure(claim, problem, setting)
+    if found is None:
+        return None
+    report.tried += 1
+    # A claim of 0 or less is refuted by anything positive.
+    ratio = (
+        found.value / claimed if claimed > 0 else math.inf * found.value if found.value > 0 else 0.0
+    )
+    report.note(ratio, f"{source}, {cell}")
+    if found.value <= claimed * (1 + ROUNDING) + 1e-300:
+        return None
+    again = measure(claim, problem, setting, twice=True)
+    if again is None or not again.agree:
+        report.left_out.append(f"{source}, {cell}: above the claim, but the two routes disagree")
+        return None
+    return Refutation(report.search, cell, problem, source, claimed, again)
+
+
+# ---- 1. known instances and random problems ------------------------------------------------------
+
+
+def _instances(cell: Cell) -> Iterator[tuple[str, Instance]]:
+    k, rounds, factor = cell.local_steps, cell.rounds, cell.step_factor
+    yield "I0", instance_0("T2", rounds, k)
+    if factor <= 1:
+        yield "I1", instance_1(rounds, k, step_factor=factor)
+        # Local steps pay until K = 1/c: the bend is where a wrong dependence on c shows.
+        for c in sorted({0.1, 0.5, 1.0 / k}):
+            yield f"I5, c = {c:g}", instance_5(rounds, k, similarity=c, step_factor=factor)
+    yield "I2", instance_2(rounds, k)
+    yield "I3", instance_3(rounds, 4, k)
+    yield "I6", instance_6(rounds, k, step_factor=factor)
+
+
+def known_problems(cell: Cell, seed: int) -> Iterator[tuple[str, Problem]]:
+    """The instances of the theory for this cell, then random problems of all generators."""
+    for name, instance in _instances(cell):
+        yield name, instance.problem
+    makers = (
+        generators.least_squares,
+        generators.realizable_logistic,
+        generators.separable_logistic,
+        generators.sigmoid_regression,
+    )
+    for maker in makers:
+        for heterogeneity in ("identical", "iid", "sorted"):
+            problem = maker(n_nodes=3, dimension=32, heterogeneity=heterogeneity, seed=seed)
+            yield f"random {problem.name}, {heterogeneity} nodes", problem
+
+
+def search_known(
+    claim: Claim, cells: Sequence[Cell], *, seed: int = 0, deadline: float = math.inf,
+    tick: Tick = lambda _: None,
+) -> Report:  # fmt: skip
+    """The known instances I0 to I6 and random problems of all generators."""
+    report = Report("known problems")
+    for cell in small_first(cells):
+        for source, problem in known_problems(cell, seed):
+            if report.refutation is None:
+                report.refutation = _judged(report, claim, cell, problem, source)
+        tick(1.0)
+        if report.refutation is not None:
+            break
+        if time.monotonic() > deadline:
+            report.left_out.append(f"the time ran out at {cell}")
+            break
+    return report
+
+
+# ---- 2. exact worst cases ------------------------------------------------------------------------
+
+
+def unsolvable(claim: Claim) -> str:
+    """Why the exact worst cases say nothing about a claim; empty where they do."""
+    if claim.formula is None:
+        return "the claim is a theorem, not a formula"
+    if claim.gradient != "full":
+        return "exact worst cases are of full gradients"
+    if claim.family not in ("convex", "growth") or claim.metric not in SOLVABLE:
+        return f"no exact worst cases of the metric {claim.metric} over the class {claim.family}"
+    missing = [name for name in claim.formula.names if name not in SOLVED_NAMES]
+    return f"the class gives no value to {', '.join(missing)}" if missing else ""
+
+
+def claimed_over_class(claim: Claim, cell: Cell, growth: float, n_nodes: int) -> float:
+    """The formula at L = D = 1."""
+    assert claim.formula is not None
+    numbers = {
+        "L": 1.0, "D": 1.0, "mu": growth, "n": n_nodes, "m": n_nodes, "beta": 1.0,
+        "K": cell.local_steps, "R": cell.rounds, "T": cell.local_steps * cell.rounds,
+        "eta": cell.step_factor,
+    }  # fmt: skip
+    return float(claim.formula({name: numbers[name] for name in claim.formula.names}))
+
+
+def search_solved(
+    claim: Claim, cells: Sequence[Cell], *, growth: float = 0.1, n_nodes: int = 2,
+    deadline: float = math.inf, tick: Tick = lambda _: None,
+) -> Report:  # fmt: skip
+    """The exact worst case of every cell, L = D = 1; a cell below the claim is certified."""
+    report = Report("exact worst cases")
+    reason = unsolvable(claim)
+    if reason:
+        report.left_out.append(reason)
+        return report
+    mu = growth if claim.family == "growth" else 0.0
+    for cell in small_first(cells):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            report.left_out.append(f"the time ran out at {cell}")
+            break
+        to_solve = cells_of_class.Cell(
+            local_steps=cell.local_steps,
+            rounds=cell.rounds,
+            step_size=cell.step_factor,
+            metric=claim.metric,
+            growth=mu,
+        )
+        try:
+            solved = worst_case(to_solve, time_limit=None if math.isinf(left) else left)
+        except SolverError as error:
+            report.left_out.append(f"{cell}: {error}")
+            continue
+        finally:
+            tick(1.0)
+        report.tried += 1
+        claimed = claimed_over_class(claim, cell, mu, n_nodes)
+        if not math.isfinite(claimed):
+            report.left_out.append(f"{cell}: the claim has no value there")
+            continue
+        report.note(solved.value / claimed if claimed > 0 else math.inf, f"the worst case, {cell}")
+        if solved.certified <= claimed * (1 + ROUNDING):
+            report.certified.append(cell)
+        elif solved.value > claimed * (1 + ROUNDING) + ACCURACY:
+            report.refutation = _explicit(claim, cell, solved, claimed, n_nodes)
+            break
+        else:
+            report.left_out.append(f"{cell}: the worst case equals the claim to {ACCURACY:g}")
+    return report
+
+
+def _explicit(
+    claim: Claim, cell: Cell, solved: WorstCase, claimed: float, n_nodes: int
+) -> Refutation | None:
+    simulated, problem = attained(solved, n_nodes)
+    measured = Measurement(simulated, solved.value, "engine numpy; the semidefinite program")
+    if not abs(simulated - solved.value) <= ACCURACY or simulated <= claimed:
+        return None
+    source = f"the worst problem of the class, {problem.dimension} dimensions"
+    return Refutation("exact worst cases", cell, problem, source, claimed, measured)
+
+
+# ---- 3. the adversary ----------------------------------------------------------------------------
+
+
+def search_adversary(
+    claim: Claim, cells: Sequence[Cell], *, seed: int = 0, starts: int = 6,
+    deadline: float = math.inf, tick: Tick = lambda _: None,
+) -> Report:  # fmt: skip
+    """Small problems whose data are moved until measured / claimed is largest."""
+    report = Report("adversary")
+    if claim.formula is None:
+        report.left_out.append("the claim is a theorem, not a formula")
+        return report
+    missing = adversary.unknown_constants(claim.formula)
+    if missing or claim.metric == "gradient" or claim.family == "non-convex":
+        what = ", ".join(missing) or f"{claim.metric} over the class {claim.family}"
+        report.left_out.append(f"it has no closed form for {what}")
+        return report
+    losses = [adversary.SQUARED] + [adversary.HUBER_LOSS] * (claim.gradient == "full")
+    for cell in small_first(cells):
+        for n, m, d in adversary.shapes():
+            for loss in losses:
+                if time.monotonic() > deadline:
+                    report.left_out.append(f"the time ran out at {cell}")
+                    return report
+                game = adversary.Game(
+                    claim=claim.formula, metric=claim.metric, gradient=claim.gradient,
+                    local_steps=cell.local_steps, rounds=cell.rounds, step_factor=cell.step_factor,
+                    n_nodes=n, samples=m, dimension=d, loss=loss,
+                )  # fmt: skip
+                found = adversary.attack(
+                    game, starts=starts, seed=seed, stop=lambda: time.monotonic() > deadline
+                )
+                report.tried += starts
+                source = f"found data, {loss.name} loss, n = {n}, {m} samples a node, d = {d}"
+                report.note(found.ratio, f"{source}, {cell}")
+                if found.ratio > 1 + 10 * ROUNDING:
+                    problem = margin_problem(found, loss)
+                    report.refutation = _judged(report, claim, cell, problem, source)
+                    if report.refutation is not None:
+                        return report
+            tick(1.0 / len(adversary.shapes()))
+    return report
+
+
+def margin_problem(found: adversary.Candidate, loss: adversary.Loss) -> MarginProblem:
+    """The candidate as a problem that knows its constants."""
+    features = [np.array(rows) for rows in found.rows]
+    targets = [np.zeros(len(rows)) for rows in found.rows]
+    kept = SQUARED if loss.quadratic else adversary.library_loss(loss)
+    return MarginProblem(features, targets, kept, start=found.start, name=f"found, {loss.name}")

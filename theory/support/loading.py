@@ -1,0 +1,52 @@
+"""Loading a user's object from ``file.py:NAME``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from theory.support.errors import UserError
+
+
+def load_object(what: str, text: str) -> Any:
+    """The object NAME of a Python file, which is run.
+
+    Args:
+        what: what the user calls it, for messages.
+        text: ``file.py:NAME``.
+
+    Raises:
+        UserError: another form, no such file or name, or a file that does not run.
+    """
+    path, colon, name = text.rpartition(":")
+    if not colon or not name.isidentifier() or Path(path).suffix != ".py":
+        raise UserError(f"{what} is {text!r}, allowed: file.py:NAME")
+    module = load_module(what, path)
+    if not hasattr(module, name):
+        raise UserError(f"{what} is {text!r}, but {path} has nothing called {name}")
+    return getattr(module, name)
+
+
+def load_module(what: str, path: str) -> Any:
+    """The module of a Python file; a file that changed is loaded anew. Raises as :func:`load_object`."""
+    absolute = Path(path).resolve()
+    try:
+        content = absolute.read_bytes()
+    except OSError as error:
+        raise UserError(f"{what} file {path!r}: {error.strerror}") from None
+    name = "theory_file_" + hashlib.sha256(bytes(absolute) + content).hexdigest()
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, absolute)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        del sys.modules[name]
+        raise UserError(f"{what} file {path!r}: {type(error).__name__}: {error}") from error
+    return module
