@@ -180,6 +180,8 @@ def write_theory(root: Path) -> None:
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in families],
     }
     write_json(root / "theory/results/verify_rates.json", record)
+    for speed in ("theory/results/speed.json", "deep/results/speed.json"):
+        write_text(root / speed, (ROOT / speed).read_text())
     folder = "theory/results/certificates"
     for source in sorted((ROOT / folder).glob("*.jsonl")):
         write_text(root / folder / source.name, "".join(source.open().readlines()[:3]))
