@@ -452,7 +452,7 @@ def test_theory_data_are_computed_once(tmp_path: Path) -> None:
 
 def test_the_cache_depends_on_what_the_data_depend_on() -> None:
     names = {path.stem for path in imported_modules(Path(theory_data.__file__))}
-    assert {"moments", "local_sgd", "kernels", "margin", "generators", "base"} <= names
+    assert {"moments", "local_sgd", "model_kernels", "margin", "generators", "base"} <= names
     assert not names & {"command", "tables", "verify_rates", "__main__", "sdp", "files"}
 
 
