@@ -23,7 +23,7 @@ from theory.simulation.local_sgd import AVERAGES, LocalSGDResult, run_local_sgd
 from theory.simulation.outer_steps import RULES
 from theory.simulation.streams import participants
 from theory.support.errors import UserError
-from theory.theorems.instances import instance_1
+from theory.theorems import instance_1
 
 SMALL: dict[str, Any] = {"n_nodes": 5, "samples_per_node": 4, "dimension": 30}
 WEIGHTS = [0.1, 0.3, 0.2, 0.15, 0.25]
