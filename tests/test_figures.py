@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_data import DELAY, KS, RATE, REGIMES, deep_result, write_deep, write_theory
+from figure_data import DELAY, KS, RATE, REGIMES, deep_result, write_deep, write_speed, write_theory
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -52,6 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("results")
     write_deep(root)
     write_theory(root)
+    write_speed(root)
     found = Made(root, root / "cache", root / "out", {}, [])
 
     def keep(entry: Entry) -> Entry:
