@@ -18,7 +18,8 @@ from figures.analysis.places import ROOT, is_checkout, output_folder
 from figures.drawing import rendering
 from figures.drawing.catalogue import FIGURES, find
 from figures.record.blocks import RECORDS, update_record
-from figures.record.page import GALLERY, write_gallery, write_report
+from figures.record.page import write_gallery, write_report
+from figures.record.story import GALLERY
 from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import check_folder, check_outputs

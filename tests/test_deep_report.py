@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deep.results.files import MOST_ROWS, NODE_ROWS, log_spaced_rows, write_result
+from deep.results.files import MOST_ROWS, NODE_ROWS, log_spaced_rows, portable, write_result
 from deep.results.fits import fit_curve
 
 
@@ -74,6 +74,11 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
     for value in (float("nan"), float("inf"), 0.0, None):
         broken.append({**rows[-1], "iteration": 60_000, "train_loss": value})
     assert fit_curve(broken) == fit_curve(rows)
+
+
+def test_a_result_names_no_folder_of_the_machine() -> None:
+    typed = "python -m deep.campaign a/b.toml --data '/home/me/my data/cifar10' --minutes 9"
+    assert portable(typed) == "python -m deep.campaign a/b.toml --data cifar10 --minutes 9"
 
 
 @pytest.mark.parametrize("rows", [1, 5, MOST_ROWS, 5000])

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_data import DELAY, KS, RATE, REGIMES, deep_result, write_deep, write_theory
+from figure_data import DELAY, KS, RATE, REGIMES, deep_result, write_deep, write_speed, write_theory
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -52,6 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("results")
     write_deep(root)
     write_theory(root)
+    write_speed(root)
     found = Made(root, root / "cache", root / "out", {}, [])
 
     def keep(entry: Entry) -> Entry:
@@ -452,7 +453,7 @@ def test_theory_data_are_computed_once(tmp_path: Path) -> None:
 
 def test_the_cache_depends_on_what_the_data_depend_on() -> None:
     names = {path.stem for path in imported_modules(Path(theory_data.__file__))}
-    assert {"moments", "local_sgd", "kernels", "margin", "generators", "base"} <= names
+    assert {"moments", "local_sgd", "model_kernels", "margin", "generators", "base"} <= names
     assert not names & {"command", "tables", "verify_rates", "__main__", "sdp", "files"}
 
 

@@ -18,6 +18,7 @@ from theory.problems.generators import (
 )
 from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
+from theory.simulation import draws
 from theory.simulation.engines import METRICS
 from theory.simulation.local_sgd import AVERAGES, run_local_sgd
 from theory.simulation.streams import (
@@ -96,29 +97,27 @@ def test_a_draw_depends_on_its_position_only(first: int, count: int) -> None:
 
 
 def test_draws_are_uniform_and_independent_over_nodes_and_seeds() -> None:
-    draws = sample_indices(np.arange(3, dtype=np.uint64), np.array([7, 7]), 0, 20_000, 1)[
+    drawn = sample_indices(np.arange(3, dtype=np.uint64), np.array([7, 7]), 0, 20_000, 1)[
         ..., 0
     ].reshape(6, -1)
-    counts = np.stack([np.bincount(row, minlength=7) for row in draws])
+    counts = np.stack([np.bincount(row, minlength=7) for row in drawn])
     # 5 sigma of a binomial count.
     assert np.abs(counts - 20_000 / 7).max() < 5 * np.sqrt(20_000 * 6 / 49)
     for a, b in product(range(6), repeat=2):
         if a < b:
-            assert abs((draws[a] == draws[b]).mean() - 1 / 7) < 0.015
+            assert abs((drawn[a] == drawn[b]).mean() - 1 / 7) < 0.015
 
 
 @given(chunk=st.integers(1, 60))
 def test_chunks_of_draws_do_not_change_a_run(chunk: int) -> None:
-    from theory.simulation import local_sgd
-
     problem = least_squares(**SMALL)
     whole = run_local_sgd(problem, step_size=0.5, local_steps=3, rounds=15, seeds=2)
-    kept = local_sgd.CHUNK_DRAWS
+    kept = draws.CHUNK_DRAWS
     try:
-        local_sgd.CHUNK_DRAWS = chunk * 2 * problem.n_nodes
+        draws.CHUNK_DRAWS = chunk * 2 * problem.n_nodes
         cut = run_local_sgd(problem, step_size=0.5, local_steps=3, rounds=15, seeds=2)
     finally:
-        local_sgd.CHUNK_DRAWS = kept
+        draws.CHUNK_DRAWS = kept
     np.testing.assert_array_equal(whole.final_model, cut.final_model)
 
 
@@ -316,20 +315,20 @@ def test_a_batch_loss_is_the_loss_of_the_samples_used() -> None:
         averages=["batch_loss"],
         engine="margin",
     )
-    draws = sample_indices(np.array([5], dtype=np.uint64), problem.node_sizes, 0, 2, 3)
+    drawn = sample_indices(np.array([5], dtype=np.uint64), problem.node_sizes, 0, 2, 3)
     total, x = 0.0, np.tile(problem.start, (1, 3, 1))
     for t in range(2):
         losses = [
             np.mean(
                 [
                     problem.loss.value(problem.features[row] @ x[0, i], problem.targets[row])
-                    for row in problem.offsets[i] + draws[0, i, t]
+                    for row in problem.offsets[i] + drawn[0, i, t]
                 ]
             )
             for i in range(3)
         ]
         total += float(sum(losses) / 3 if t == 0 else losses[0] / 3)
-        x = x - problem.sample_gradients(x, draws[:, :, t].astype(np.int64))
+        x = x - problem.sample_gradients(x, drawn[:, :, t].astype(np.int64))
     np.testing.assert_allclose(run.averages["batch_loss"][0, 0, -1], total / 2, rtol=1e-12)
 
 
@@ -383,11 +382,9 @@ def test_a_waiting_node_keeps_its_place_in_the_pass() -> None:
 
 
 def test_chunks_of_draws_do_not_change_a_reshuffled_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from theory.simulation import local_sgd
-
     problem = least_squares(**SMALL)
     settings: dict[str, Any] = {"local_steps": 3, "rounds": 15, "order": "reshuffled", "seeds": 2}
     whole = run_local_sgd(problem, step_size=0.5, batch_size=4, **settings)
-    monkeypatch.setattr(local_sgd, "CHUNK_DRAWS", 7 * 2 * 3 * 4)
+    monkeypatch.setattr(draws, "CHUNK_DRAWS", 7 * 2 * 3 * 4)
     cut = run_local_sgd(problem, step_size=0.5, batch_size=4, **settings)
     np.testing.assert_array_equal(whole.final_model, cut.final_model)

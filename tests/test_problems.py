@@ -14,7 +14,7 @@ from theory.problems import generators
 from theory.problems.generators import HETEROGENEITIES, least_squares
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, MarginLoss, check_loss
 from theory.problems.margin import MarginProblem
-from theory.simulation.kernels import loss_derivative, loss_value
+from theory.simulation.compiled_losses import loss_derivative, loss_value
 from theory.theorems import THEOREMS
 from theory.verification.check import HOLDS, NOT_APPLICABLE, verify_all
 

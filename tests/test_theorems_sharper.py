@@ -185,13 +185,13 @@ def test_s4_contracts_every_round(seed: int, n: int, d: int, local_steps: int) -
     hessians = np.array([b @ np.diag(random.uniform(0.01, 1, b.shape[1])) @ b.T for b in bases])
     mu = float(np.linalg.eigvalsh(hessians.mean(axis=0))[0])
     x = random.standard_normal(d)
-    square = x @ x
+    square = float(x @ x)
     for _ in range(3):
         powers = [np.linalg.matrix_power(np.eye(d) - h, local_steps) for h in hessians]
         x = np.mean(powers, axis=0) @ x
-    factor = t4_linear.sharp_round_factor(max(mu, 0.0), local_steps)
-    assert x @ x <= factor**3 * square * ROUNDING + 1e-15
-    assert factor <= 1 - max(mu, 0.0) + 1e-15
+    claimed = t4_linear.sharp_bound_global(L=1.0, D=square, mu=max(mu, 0.0), R=3)
+    assert x @ x <= claimed * ROUNDING + 1e-15
+    assert claimed <= t4_linear.bound(D=square, mu=max(mu, 0.0), eta=1.0, T=3) * ROUNDING
 
 
 @given(seed=SEEDS, step=st.floats(0.05, 1.0), growth=st.floats(0.01, 0.9))

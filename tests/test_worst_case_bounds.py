@@ -86,14 +86,15 @@ def test_s2_and_s3_hold_and_are_for_two_local_steps_or_more(local_steps: int) ->
 
 
 @pytest.mark.parametrize("local_steps", [2, 3, 6])
-def test_s4_and_its_weaker_form(local_steps: int) -> None:
-    for growth in (0.1, 0.3):
+def test_s4_is_exact_from_two_local_steps_on(local_steps: int) -> None:
+    for growth in (0.1, 0.3, 0.8):
         cell = make_cell(local_steps, 2, 1.0, "distance", growth=growth, growth_of="mean")
         proved = sharper_bound(cell)
         assert proved is not None and proved.source == "S4"
-        assert proved.exact == (local_steps >= 1 + 1 / (1 - growth))
-        # For two local steps the proof gives less than what the cells show.
-        assert worst_case(cell).value == pytest.approx((1 - growth) ** 4, abs=1e-7)
+        # Attained by two nodes up to half of L, by more nodes beyond.
+        assert proved.exact == (growth <= 0.5)
+        assert proved.value == pytest.approx((1 - growth) ** 4)
+        assert worst_case(cell).value == pytest.approx(proved.value, abs=1e-7)
 
 
 def test_kim_s_theorem_is_the_worst_last_iterate_of_one_local_step() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from theory.problems.generators import HETEROGENEITIES
-from theory.simulation.engines import ENGINES
+from theory.simulation.compiled_engines import ENGINES
 from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import write_json, write_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def portable(command: str) -> str:
+    """The command less the folders of absolute paths, which mean nothing on another machine."""
+    words = (Path(w).name if Path(w).is_absolute() else w for w in shlex.split(command))
+    return shlex.join(words)
+
+
 def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
     """The small result file of a finished run, from its run folder.
 
@@ -65,6 +72,7 @@ def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
     """
     stored = json.loads((run_folder / "config.json").read_text())
     config, head = stored["config"], {key: stored.get(key, head[key]) for key in head}
+    head["command"] = portable(head["command"])
     metrics = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((run_folder / "summary.json").read_text())
     with_nodes = set(log_spaced_rows(metrics, NODE_ROWS))

@@ -32,7 +32,8 @@ def _draw(ax: Axes, sources: Sources, similarity: float, ks: list[int], accuracy
     ax.set_title(_TITLES.get(similarity, f"$c$ = {similarity:g}"))
     if similarity and 1 / similarity <= ks[-1]:
         ax.axvline(1 / similarity, color=colours["black"], lw=0.8, ls=":", label="bend")
-        _say(ax, 1.25 / similarity, "like $1/K$", "left")
+        if 1 / similarity < ks[-1]:
+            _say(ax, 1.25 / similarity, "like $1/K$", "left")
     if similarity < 1:
         _say(ax, 0.8 / similarity if similarity else ks[-1], "level", "right")
 

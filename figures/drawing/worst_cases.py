@@ -110,6 +110,6 @@ def worst_case(sources: Sources) -> Figure:
         f"Data: {WORST_CASE_PATH} (deterministic Local SGD, any n >= 2), and {_seeds(sources)} random least "
         f"squares problems, n = 2, {theory_data.SAMPLES} samples a node, d = 64, rank 20, power-law "
         f"spectrum, {HETEROGENEITY} nodes, full gradients. L is a node's smoothness, "
-        "D = ||x0 - x*||^2. No bound is drawn for the last iterate.",
+        "D = ||x0 - x*||^2.",
     )
     return figure

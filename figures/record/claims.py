@@ -25,6 +25,7 @@ from figures.record.table import Table, interval
 from theory.verification.check import FAILED, HOLDS
 from theory.verification.tables import number
 
+TITLE = "The paper's claims, and what was found"
 REPRODUCED, PARTLY, NOT, NOT_RUN = "reproduced", "partly", "not", "not run"
 NO_RESULT = "no result yet"
 OWN_PROOF = f"{REPRODUCED} (proof and constants ours)"
@@ -53,7 +54,7 @@ def claims(sources: Sources) -> Table:
         ),
     ]
     return Table(
-        "The paper's claims, and what was found",
+        TITLE,
         ("claim", "verdict", "result (95% intervals)", "data", "command that repeats it"),
         [(claim, verdict, result, data, command) for claim, command, data, result, verdict in rows],
     )

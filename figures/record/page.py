@@ -19,63 +19,12 @@ from figures.analysis.sources import MissingResult, Sources
 from figures.drawing.rendering import DRAWN, Outcome
 from figures.record import theory_tables
 from figures.record.blocks import make_tables
+from figures.record.claims import TITLE as CLAIMS
+from figures.record.story import GALLERY, LEAD, STORY, TITLE, Section
 from figures.record.table import Table
 from theory.support.files import write_atomically, write_text
 from theory.support.provenance import commit
 
-TITLE = "Local SGD under interpolation: what holds, how tightly, and on CIFAR-10"
-LEAD = (
-    "Checks of the convergence rates of Local SGD (FedAvg) for over-parameterized models, and a "
-    "small-scale reproduction of the ResNet18 experiment of T. Qin, S. R. Etesami and C. A. Uribe, "
-    "“Faster Convergence of Local SGD for Over-Parameterized Models”, TMLR 2024. Theorems T1 to T6, "
-    "instances I0 to I4, their constants and their proofs are this project's own; the rates are those "
-    "of the paper's abstract. paper_repro.md is the full record."
-)
-#: Heading, what stands above the figures, figures, tables: names of the catalogue and of the record.
-SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("Claims", "", (), ("claims",)),
-    (
-        "CIFAR-10 and ResNet18",
-        "Nodes train a ResNet18 each, and average after every K local steps. In the regime iid all "
-        "nodes see the same mix of classes; in pathological each sees one or two.",
-        (
-            "loss-vs-rounds",
-            "loss-fixed-rounds",
-            "inverse-loss",
-            "rounds-to-loss",
-            "consensus-distance",
-        ),
-        (
-            "deep-orders",
-            "deep-runs",
-            "deep-fixed",
-            "ladder-heterogeneity",
-            "ladder-exponents",
-            "ladder-variants",
-            "ladder",
-            "set-up",
-            "deviations",
-        ),
-    ),
-    (
-        "The rates, checked",
-        "Every left side is measured on problems that meet (or violate) the assumptions, and must stay "
-        "at or below its bound.",
-        ("bound-vs-measured", "ratio-heatmap", "separable-logistic", "step-size"),
-        ("verification",),
-    ),
-    (
-        "Orders, tightness, communication",
-        "Families of instances show that neither the order nor the constant of a bound can be improved "
-        "by much.",
-        ("bend", "tightness", "rounds-to-eps", "baselines"),
-        ("tightness", "orders", "communication"),
-    ),
-    ("Exact worst cases", "", ("worst-case",), ("worst-cases", "certificates")),
-    ("Where the numbers come from", "", (), ("files",)),
-)
-#: The figures kept in the repository for the README.
-GALLERY = ("bend", "loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -115,7 +64,9 @@ table.prose td { min-width: 7rem; max-width: 30rem; }
 .good { color: #00694d; } .bad { color: #b03a00; font-weight: 700; } .so-so { color: #7a5200; }
 .note { font-size: .85rem; color: #3d4650; margin: .2rem 0 0; }
 .missing { border-left: 4px solid #e69f00; padding: .3rem .8rem; background: #fff8e8; }
-details { margin: 1rem 0; } summary { cursor: pointer; color: #005a8e; }
+details { margin: .5rem 0; } details caption { display: none; }
+summary { cursor: pointer; color: #005a8e; padding: .15rem 0; }
+details .scroll { margin: .4rem 0 .3rem; } details .figures { margin: 1rem 0; }
 @media print { body { font-size: 11px; } figure, table { break-inside: avoid; } }
 """
 
@@ -141,19 +92,9 @@ def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> 
     before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     pictures = dict(_PICTURE.findall(before))
     by_name = {outcome.entry.name: outcome for outcome in outcomes}
-    body = []
-    for heading, text, figures, names in SECTIONS:
-        body.append(f"<h2 id={_slug(heading)}>{html.escape(heading)}</h2>")
-        if text:
-            body.append(f"<p>{html.escape(text)}</p>")
-        shown = [_figure(by_name[name], pictures) for name in figures if name in by_name]
-        if shown:
-            body.append(f"<div class=figures>{''.join(shown)}</div>")
-        body += [_table(tables[name]) for name in names]
-        if "verification" in names:
-            body.append(_every_check(root))
+    body = [_section(section, by_name, pictures, tables) for section in STORY]
     links = "".join(
-        f"<a href=#{_slug(heading)}>{html.escape(heading)}</a>" for heading, *_ in SECTIONS
+        f"<a href=#{_slug(section.heading)}>{html.escape(section.heading)}</a>" for section in STORY
     )
     page = (
         "<!doctype html>\n<html lang=en-GB>\n<head>\n<meta charset=utf-8>\n"
@@ -162,6 +103,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> 
         f"<header><h1>{html.escape(TITLE)}</h1>\n<p>{html.escape(LEAD)}</p>\n"
         f"<nav>{links}</nav></header>\n<main>\n"
         + "\n".join(body)
+        + _every_check(root)
         + f"\n<p class=note>Made by python -m figures at commit {html.escape(commit())}.</p>\n"
         "</main>\n</body>\n</html>\n"
     )
@@ -169,6 +111,38 @@ def write_report(path: Path, outcomes: Sequence[Outcome], root: Path = ROOT) -> 
         return False
     write_text(path, page)
     return True
+
+
+def _section(
+    section: Section,
+    outcomes: dict[str, Outcome],
+    pictures: dict[str, str],
+    tables: dict[str, Table | str],
+) -> str:
+    """Heading, paragraphs and figures; below them, folded, more figures and the tables."""
+
+    def figures(names: Sequence[str]) -> str:
+        shown = [_figure(outcomes[name], pictures) for name in names if name in outcomes]
+        return f"<div class=figures>{''.join(shown)}</div>" if shown else ""
+
+    parts = [f"<h2 id={_slug(section.heading)}>{html.escape(section.heading)}</h2>"]
+    parts += [f"<p>{html.escape(text)}</p>" for text in section.text]
+    if "claims" in section.tables:
+        parts.append(_verdicts(tables["claims"]))
+    parts.append(figures(section.figures))
+    folded = figures(section.more)
+    if folded:
+        parts.append(f"<details><summary>More figures</summary>{folded}</details>")
+    parts += [_table(tables[name]) for name in section.tables]
+    return "\n".join(part for part in parts if part)
+
+
+def _verdicts(claims: Table | str) -> str:
+    """Claim and verdict alone; the folded table has the rest."""
+    if isinstance(claims, str):
+        return ""
+    short = Table(claims.title, claims.head[:2], [row[:2] for row in claims.rows])
+    return short.html()
 
 
 def _slug(heading: str) -> str:
@@ -234,9 +208,13 @@ def write_gallery(folder: Path, outcomes: Sequence[Outcome]) -> list[Path]:
 
 
 def _table(table: Table | str) -> str:
+    """A table, folded under its title."""
     if isinstance(table, str):
         return f"<p class=missing>No result yet: {html.escape(table)}</p>"
-    return table.html()
+    if not table.rows:
+        return table.html()
+    title = html.escape(table.title if table.title != CLAIMS else f"{CLAIMS}: results and commands")
+    return f"<details><summary>{title}</summary>{table.html()}</details>"
 
 
 def _every_check(root: Path) -> str:
@@ -244,4 +222,4 @@ def _every_check(root: Path) -> str:
         table = theory_tables.all_checks(Sources(root))
     except MissingResult:
         return ""
-    return f"<details><summary>Every check ({len(table.rows)})</summary>{table.html()}</details>"
+    return _table(table)

@@ -1,9 +1,9 @@
 """Scalar losses of a margin z = a'x: every problem here is a mean of loss(a_j'x, t_j).
 
 A loss is two vectorised functions, a curvature bound and two facts about its minimum. Each built-in
-loss also has a number, under which :mod:`theory.simulation.kernels` keeps its compiled twin; a loss of your own
-has ``code = -1`` and runs on the NumPy engine. What it says of itself is tested on a grid by
-:func:`check_loss` before a problem believes it.
+loss also has a number, under which :mod:`theory.simulation.compiled_losses` keeps its compiled twin; a
+loss of your own has ``code = -1`` and runs on the NumPy engine. What it says of itself is tested on a
+grid by :func:`check_loss` before a problem believes it.
 """
 
 from __future__ import annotations

@@ -1,56 +1,100 @@
-"""Three engines for one algorithm: NumPy reference, compiled in R^d, compiled in margin space.
+"""What an engine is, which one is cheapest, and the readable reference on NumPy.
 
 An engine holds the state of P runs, advances it by a number of iterations, keeps the exact running
-sums (columns as in :mod:`theory.simulation.kernels`) and can report the current metrics. It knows nothing of
-theorems, grids or seeds.
+sums (columns as in :mod:`theory.simulation.model_kernels`) and the rounds' records, and can report the
+current metrics. It knows nothing of theorems, grids or seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
-from theory.simulation import kernels
+from theory.simulation.draws import Window
+from theory.simulation.model_kernels import (
+    BATCH,
+    COLUMNS,
+    DISTANCE,
+    GLOBAL,
+    GRADIENT,
+    LOCAL,
+    LOSS,
+    MEAN_SQUARE,
+    OUTER_STEP,
+    SQUARE_MEAN,
+    SYNC,
+)
+from theory.simulation.outer_steps import NUMBER, checked_rule
+from theory.simulation.variants import FedAvg, LocalStep, Reports, Round, Variant, node_weights
 
 Array = NDArray[np.float64]
 METRICS = ("global_loss", "local_loss", "distance", "local_distance", "gradient", "consensus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What every engine needs to know of a run.
+    """What every engine needs to know of its runs.
 
     Attributes:
         step_sizes: eta of each run, (P,).
-        local_steps: K.
+        phis: phi(eta) = min(1, 2 - eta L), at least 0, of each run, (P,); NaN where L is unknown.
+        seeds: (n_seeds,); run p has seed number p % n_seeds.
+        local_steps, rounds: K and R.
         node_steps: local steps that each node takes in a round, (n,), at most K.
-        averaging: False leaves the averaging out (a deliberate violation).
+        variant: who takes part, what a node does, how reports are combined.
+        averaging: False leaves the averaging out (a deliberate violation; plain Local SGD only).
         track: (5,) bool, which running sums to keep.
+        record_rounds: whether to keep P, Q, S, beta and the distance of every round.
     """
 
     step_sizes: Array
+    phis: Array
+    seeds: NDArray[np.uint64]
     local_steps: int
+    rounds: int
     node_steps: NDArray[np.int64]
+    variant: Variant
     averaging: bool
     track: NDArray[np.bool_]
+    record_rounds: bool
 
+    @property
+    def runs(self) -> int:
+        """P."""
+        return len(self.step_sizes)
 
-@contextmanager
-def _threads(tasks: int) -> Iterator[None]:
-    """No more threads than tasks: waking one for nothing costs more than a short advance."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(tasks, before)))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    @property
+    def participants(self) -> int:
+        """m, as far as it is fixed."""
+        chosen = self.variant.participants if isinstance(self.variant, FedAvg) else None
+        return len(self.node_steps) if chosen is None else chosen
+
+    @property
+    def weights(self) -> Array:
+        """Of the nodes, (n,)."""
+        return node_weights(self.variant, len(self.node_steps))
+
+    @property
+    def rule(self) -> tuple[int, float]:
+        """The outer step of FedAvg, as :func:`theory.simulation.outer_steps.outer_step` takes it."""
+        assert isinstance(self.variant, FedAvg)
+        return checked_rule(self.variant.outer_step_size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a round ends in the plain mean of all nodes, and nothing of it is recorded."""
+        v = self.variant
+        fixed = isinstance(v, FedAvg) and v.compiled and self.rule == (NUMBER, 1.0)
+        everyone = self.participants == len(self.node_steps) and v.weights is None
+        return fixed and everyone and not self.record_rounds
+
+    def empty_record(self) -> Array:
+        """(P, R, 5) for the rounds' records, or (P, 0, 5)."""
+        return np.full((self.runs, self.rounds if self.record_rounds else 0, 5), np.nan)
 
 
 class Engine(Protocol):
@@ -58,9 +102,10 @@ class Engine(Protocol):
 
     sums: Array
     best: Array
+    record: Array
 
-    def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
-        """Iterations [first, first + steps); indices (seeds, n, steps, batch), batch 0 = full."""
+    def advance(self, window: Window, first: int) -> None:
+        """As many iterations from ``first`` on as the window has draws for."""
 
     def snapshot(self) -> dict[str, Array]:
         """Each of METRICS now, (P,)."""
@@ -70,59 +115,147 @@ class Engine(Protocol):
 
 
 class NumpyEngine:
-    """The readable reference, vectorised over runs and nodes; takes any problem.
+    """The readable reference, vectorised over runs and nodes; takes any problem and any variant.
 
     Cost of an iteration: O(P n batch d) flops and as much memory traffic.
     """
 
     def __init__(self, problem: Any, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
-        runs = len(plan.step_sizes)
-        self.models: Array = np.tile(problem.start, (runs, problem.n_nodes, 1))
-        self.sums: Array = np.zeros((runs, 5))
+        n, runs = problem.n_nodes, plan.runs
+        self.centers: Array = np.tile(problem.start, (runs, 1))
+        self.models: Array = np.tile(problem.start, (runs, n, 1))
+        self.sums: Array = np.zeros((runs, COLUMNS))
         self.best: Array = np.full(runs, np.inf)
+        self.record = plan.empty_record()
+        self.all_weights = plan.weights
+        # The nodes' shares in every mean, 0 for those that do not take part in the round.
+        self.shares: Array = np.tile(self.all_weights, (runs, 1))
+        # Whether all nodes hold the server's model.
+        self.synchronised = True
+        # Sums of each node's batch losses in this round.
+        self.losses: Array = np.zeros((runs, n))
+        self.states = [plan.variant.begin(np.array(problem.start), n) for _ in range(runs)]
+        self._own_steps = type(plan.variant).local_step is not Variant.local_step
 
-    def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
+    def advance(self, window: Window, first: int) -> None:
         """See :class:`Engine`."""
-        plan = self.plan
-        repeat = len(plan.step_sizes) // indices.shape[0]
-        eta = plan.step_sizes[:, None, None]
-        for done in range(steps):
-            t = first + done
-            self._record(t)
-            active = t % plan.local_steps < plan.node_steps
-            full = indices.shape[3] == 0
+        plan, indices = self.plan, window.indices
+        repeat = plan.runs // indices.shape[0]
+        for done in range(indices.shape[2]):
+            number, k = divmod(first + done, plan.local_steps)
+            if k == 0 and not plan.plain:
+                self._begin_round(number)
+            self._record_sums(at_round=k == 0)
             drawn = np.tile(indices[:, :, done], (repeat, 1, 1))
-            if plan.track[kernels.BATCH]:
-                losses = (
-                    self.problem.node_losses(self.models)
-                    if full
-                    else self.problem.sample_losses(self.models, drawn)
-                )
-                self.sums[:, kernels.BATCH] += (losses * active).mean(axis=-1)
-            gradients = (
-                self.problem.node_gradients(self.models)
-                if full
-                else self.problem.sample_gradients(self.models, drawn)
-            )
-            self.models -= eta * gradients * active[:, None]
-            if plan.averaging and (t + 1) % plan.local_steps == 0:
-                self.models[:] = self.models.mean(axis=1, keepdims=True)
+            active = (k < plan.node_steps) & (self.shares > 0)
+            self._add_batch_losses(drawn, active)
+            if indices.shape[3] == 0:
+                gradients = self.problem.node_gradients(self.models)
+            else:
+                gradients = self.problem.sample_gradients(self.models, drawn)
+            if self._own_steps:
+                self._take_own_steps(gradients, active, k)
+            else:
+                moved = plan.step_sizes[:, None] * active
+                self.models -= moved[:, :, None] * gradients
+            self.synchronised = plan.averaging and k == plan.local_steps - 1
+            if self.synchronised:
+                self._combine(number)
 
-    def _record(self, t: int) -> None:
+    def _begin_round(self, number: int) -> None:
+        plan, n = self.plan, self.problem.n_nodes
+        for p in range(plan.runs):
+            seed = int(plan.seeds[p % len(plan.seeds)])
+            nodes = np.asarray(plan.variant.select(Round(seed, number, n)))
+            self.shares[p] = 0.0
+            self.shares[p, nodes] = self.all_weights[nodes] / self.all_weights[nodes].sum()
+
+    def _take_own_steps(self, gradients: Array, active: NDArray[np.bool_], k: int) -> None:
+        plan = self.plan
+        for p in range(plan.runs):
+            nodes = np.flatnonzero(active[p])
+            step = LocalStep(
+                step_size=float(plan.step_sizes[p]),
+                number=k,
+                local_steps=plan.local_steps,
+                start=self.centers[p].copy(),
+                nodes=nodes,
+                state=self.states[p],
+            )
+            self.models[p, nodes] = plan.variant.local_step(
+                self.models[p, nodes], gradients[p, nodes], step
+            )
+
+    def _add_batch_losses(self, drawn: NDArray[np.int32], active: NDArray[np.bool_]) -> None:
+        if self.plan.plain and not self.plan.track[BATCH]:
+            return
+        if drawn.shape[2] == 0:
+            losses = self.problem.node_losses(self.models)
+        elif hasattr(self.problem, "sample_losses"):
+            losses = self.problem.sample_losses(self.models, drawn)
+        else:
+            losses = np.full(active.shape, np.nan)
+        taken = np.where(active, losses, 0.0)
+        self.losses += taken
+        if self.plan.track[BATCH]:
+            self.sums[:, BATCH] += (self.shares * taken).sum(axis=-1)
+
+    def _combine(self, number: int) -> None:
+        plan = self.plan
+        if plan.plain:
+            self.centers = self.models.mean(axis=1)
+        else:
+            for p in range(plan.runs):
+                self.centers[p] = self._combined(p, number)
+        self.models[:] = self.centers[:, None]
+        self.shares[:] = self.all_weights
+        self.losses[:] = 0.0
+
+    def _combined(self, p: int, number: int) -> Array:
+        """The server's model of run p after a round."""
+        plan, center = self.plan, self.centers[p]
+        nodes = np.flatnonzero(self.shares[p])
+        reports = Reports(
+            number=number,
+            changes=self.models[p, nodes] - center,
+            losses=self.losses[p, nodes].copy(),
+            weights=self.shares[p, nodes].copy(),
+            nodes=nodes,
+            step_size=float(plan.step_sizes[p]),
+            phi=float(plan.phis[p]),
+            local_steps=plan.local_steps,
+            state=self.states[p],
+        )
+        moved = np.asarray(plan.variant.combine(center.copy(), reports), dtype=float)
+        if plan.record_rounds:
+            if type(plan.variant).combine is not Variant.combine and reports.square_mean > 0:
+                # What it amounts to along the mean change.
+                reports.outer_step = float((moved - center) @ reports.mean) / reports.square_mean
+            row = self.record[p, number]
+            row[MEAN_SQUARE], row[SQUARE_MEAN] = reports.mean_square, reports.square_mean
+            row[LOSS], row[OUTER_STEP] = reports.loss, reports.outer_step
+            row[DISTANCE] = ((center - self._solution()) ** 2).sum()
+        return moved
+
+    def _solution(self) -> Array:
+        solution = getattr(self.problem, "solution", None)
+        return np.asarray(np.nan if solution is None else solution)
+
+    def _record_sums(self, at_round: bool) -> None:
         track = self.plan.track
-        at_round = t % self.plan.local_steps == 0
         mean = self.mean_models()
-        if track[kernels.LOCAL]:
-            self.sums[:, kernels.LOCAL] += self.problem.node_losses(self.models).mean(axis=-1)
-        if track[kernels.GLOBAL]:
-            self.sums[:, kernels.GLOBAL] += self._global_loss(mean)
-        if track[kernels.SYNC] and at_round:
+        if track[LOCAL]:
+            losses = self.problem.node_losses(self.models)
+            self.sums[:, LOCAL] += (self.shares * losses).sum(axis=-1)
+        if track[GLOBAL]:
+            self.sums[:, GLOBAL] += self._global_loss(mean)
+        if track[SYNC] and at_round:
             value = self._global_loss(mean)
-            self.sums[:, kernels.SYNC] += value
+            self.sums[:, SYNC] += value
             self.best = np.minimum(self.best, value)
-        if track[kernels.GRADIENT] and at_round:
-            self.sums[:, kernels.GRADIENT] += (self._global_gradient(mean) ** 2).sum(axis=-1)
+        if track[GRADIENT] and at_round:
+            self.sums[:, GRADIENT] += (self._global_gradient(mean) ** 2).sum(axis=-1)
 
     def _everywhere(self, mean: Array) -> Array:
         return np.broadcast_to(mean[:, None, :], self.models.shape)
@@ -135,145 +268,50 @@ class NumpyEngine:
 
     def mean_models(self) -> Array:
         """See :class:`Engine`."""
-        return np.asarray(self.models.mean(axis=1))
+        if self.synchronised:
+            return self.centers.copy()
+        return np.asarray((self.shares[:, :, None] * self.models).sum(axis=1))
 
     def snapshot(self) -> dict[str, Array]:
         """See :class:`Engine`."""
-        mean = self.mean_models()
-        solution = getattr(self.problem, "solution", None)
-        to_solution = np.nan if solution is None else solution
+        mean, shares, solution = self.mean_models(), self.shares, self._solution()
+
+        def over_nodes(squares: Array) -> Array:
+            return np.asarray((shares * squares.sum(axis=-1)).sum(axis=-1))
+
         return {
             "global_loss": self._global_loss(mean),
-            "local_loss": self.problem.node_losses(self.models).mean(axis=-1),
-            "distance": ((mean - to_solution) ** 2).sum(axis=-1),
-            "local_distance": ((self.models - to_solution) ** 2).sum(axis=-1).mean(axis=-1),
+            "local_loss": (shares * self.problem.node_losses(self.models)).sum(axis=-1),
+            "distance": ((mean - solution) ** 2).sum(axis=-1),
+            "local_distance": over_nodes((self.models - solution) ** 2),
             "gradient": (self._global_gradient(mean) ** 2).sum(axis=-1),
-            "consensus": ((self.models - mean[:, None]) ** 2).sum(axis=-1).mean(axis=-1),
+            "consensus": over_nodes((self.models - mean[:, None]) ** 2),
         }
 
 
-class NumbaEngine(NumpyEngine):
-    """Compiled steps in R^d; a node's model stays in cache through its K steps.
-
-    Runs are spread over threads; when there are fewer runs than threads and no running sums are
-    wanted, nodes are. Cost of an iteration: O(P n batch d) flops.
-    """
-
-    problem: MarginProblem
-
-    def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
-        """See :class:`Engine`."""
-        p, plan = self.problem, self.plan
-        data = (p.features, p.targets, p.offsets, p.loss.code, plan.step_sizes, self.models)
-        when = (indices, first, steps, plan.local_steps, plan.node_steps, plan.averaging)
-        if len(plan.step_sizes) < numba.get_num_threads() and not plan.track.any():
-            kernels.advance_nodes(*data, *when)
-        else:
-            with _threads(len(plan.step_sizes)):
-                kernels.advance_models(*data, *when, plan.track, self.sums, self.best)
-
-
-class MarginEngine:
-    """Compiled steps on margins: the cost does not grow with d.
-
-    A node's model is x_0 + A'(alpha + its own delta). Cost of an iteration: O(P n batch m_i), of a
-    round O(P N min(N, n K batch)); N^2 numbers of memory for the Gram matrix.
-    """
-
-    def __init__(self, problem: MarginProblem, plan: Plan) -> None:
-        self.problem, self.plan = problem, plan
-        shape = (len(plan.step_sizes), problem.n_samples)
-        self.gram = np.ascontiguousarray(problem.gram)
-        self.start_margins = problem.features @ problem.start
-        self.base: Array = np.tile(self.start_margins, (shape[0], 1))
-        self.margins: Array = self.base.copy()
-        self.delta: Array = np.zeros(shape)
-        self.alpha: Array = np.zeros(shape)
-        self.sums: Array = np.zeros((shape[0], 5))
-        self.best: Array = np.full(shape[0], np.inf)
-
-    def advance(self, indices: NDArray[np.int32], first: int, steps: int) -> None:
-        """See :class:`Engine`."""
-        p, plan = self.problem, self.plan
-        with _threads(len(plan.step_sizes)):
-            kernels.advance_margins(
-                self.gram,
-                p.targets,
-                p.offsets,
-                p.loss.code,
-                plan.step_sizes,
-                self.base,
-                self.margins,
-                self.delta,
-                self.alpha,
-                indices,
-                first,
-                steps,
-                plan.local_steps,
-                plan.node_steps,
-                plan.averaging,
-                plan.track,
-                self.sums,
-                self.best,
-            )
-
-    def mean_models(self) -> Array:
-        """See :class:`Engine`."""
-        coefficients = self.alpha + self.delta / self.problem.n_nodes
-        return self.problem.start + coefficients @ self.problem.features
-
-    def _square(self, coefficients: Array) -> Array:
-        return np.maximum(((coefficients @ self.gram) * coefficients).sum(axis=1), 0.0)
-
-    def snapshot(self) -> dict[str, Array]:
-        """See :class:`Engine`."""
-        p = self.problem
-        n = p.n_nodes
-        mean_delta = self.delta / n
-        margins = self.base + mean_delta @ self.gram
-        slopes = p.loss.derivative(margins, p.targets) * p.sample_weights
-        to_solution = self.alpha + mean_delta - p.solution_coefficients
-        own = np.zeros(len(self.delta))
-        for i in range(n):
-            s = p.node_slice(i)
-            own += ((self.delta[:, s] @ self.gram[s, s]) * self.delta[:, s]).sum(axis=1)
-        consensus = np.maximum(own / n - self._square(mean_delta), 0.0)
-        distance = self._square(to_solution) if p.loss.attained else np.full(len(own), np.nan)
-        return {
-            "global_loss": p.loss_of_margins(margins),
-            "local_loss": p.loss_of_margins(self.margins),
-            "distance": distance,
-            # About a mean, the mean square splits into the mean's own and the spread.
-            "local_distance": distance + consensus,
-            "gradient": self._square(slopes),
-            "consensus": consensus,
-        }
+def is_compiled(problem: Any, variant: Variant) -> bool:
+    """Whether the compiled engines can run it."""
+    compiled_loss = isinstance(problem, MarginProblem) and problem.loss.code >= 0
+    return compiled_loss and isinstance(variant, FedAvg) and variant.compiled
 
 
 def cheapest_engine(problem: Any, plan: Plan, batch_size: int) -> str:
     """Name of the engine with the least work an iteration, by counting multiplications.
 
-    Margin space pays N min(N, n K batch) a round, R^d pays d at every step of every node; sums that
+    Margin space pays N min(N, m K batch) a round, R^d pays d at every step of every node; sums that
     need the losses of all samples cost N d there, N here.
     """
-    if not isinstance(problem, MarginProblem) or problem.loss.code < 0:
+    if not is_compiled(problem, plan.variant):
         return "numpy"
-    n, total, d = problem.n_nodes, problem.n_samples, problem.dimension
+    m, total, d = plan.participants, problem.n_samples, problem.dimension
     batch = batch_size or int(problem.node_sizes.max())
     k = plan.local_steps
-    touched = min(total, n * k * batch)
-    every_step = plan.track[kernels.LOCAL] or plan.track[kernels.GLOBAL]
+    touched = min(total, m * k * batch)
+    every_step = plan.track[LOCAL] or plan.track[GLOBAL]
     margin = total * touched + k * batch * total
-    if plan.track[kernels.GLOBAL]:
-        margin += k * total * min(total, n * k * batch)
-    direct = 2 * n * k * batch * d + (k if every_step else int(plan.track.any())) * total * d
+    if plan.track[GLOBAL]:
+        margin += k * total * touched
+    direct = 2 * m * k * batch * d + (k if every_step else int(plan.track.any())) * total * d
     # Beyond this many samples the Gram matrix itself is the cost.
     fits = total <= 20_000
     return "margin" if fits and margin <= direct else "numba"
-
-
-ENGINES: dict[str, type[NumpyEngine] | type[MarginEngine]] = {
-    "numpy": NumpyEngine,
-    "numba": NumbaEngine,
-    "margin": MarginEngine,
-}

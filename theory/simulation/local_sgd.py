@@ -12,19 +12,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.problems.margin import MarginProblem
 from theory.simulation import arguments
 from theory.simulation.arguments import log_grid as log_grid
-from theory.simulation.engines import ENGINES, METRICS, Engine, Plan, cheapest_engine
-from theory.simulation.streams import reshuffled_indices, sample_indices
+from theory.simulation.compiled_engines import ENGINES
+from theory.simulation.draws import Draws
+from theory.simulation.engines import METRICS, Engine, Plan, cheapest_engine, is_compiled
+from theory.simulation.outer_steps import OuterRule
+from theory.simulation.variants import FedAvg, Variant, check_variant
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
 AVERAGES = ("local_loss", "sync_loss", "global_loss", "sync_gradient", "batch_loss")
-ORDERS = ("uniform", "reshuffled")
-# Draws held at a time; bounds memory whatever T is.
-CHUNK_DRAWS = 2_000_000
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What Lemma 2 speaks of, for every round r of every run, (step sizes, seeds, R).
+
+    Means are over the participants of the round, by their weights; Delta_i = x_i - xbar_r.
+
+    Attributes:
+        mean_square: P, the mean of ||Delta_i||^2.
+        square_mean: Q = ||mean Delta_i||^2.
+        loss: S, the mean of the sums, along a node's steps, of the loss of the batch used (NaN for a
+            problem without ``sample_losses``).
+        outer_step: beta_r; for a variant with a ``combine`` of its own <xbar_{r+1} - xbar_r, Delta>/Q.
+        distance: ||xbar_r - x*||^2 at the start of the round; NaN without x*. Its value after the last
+            round is the last "distance" of the history.
+    """
+
+    mean_square: Array
+    square_mean: Array
+    loss: Array
+    outer_step: Array
+    distance: Array
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,9 @@ class LocalSGDResult:
         history: by metric: "global_loss" f(xbar^t), "local_loss" (1/n) sum_i f_i(x_i^t), "distance"
             ||xbar^t - x*||^2 and "local_distance" (1/n) sum_i ||x_i^t - x*||^2 (NaN without x*),
             "gradient" ||grad f(xbar^t)||^2, "consensus" (1/n) sum_i ||x_i^t - xbar^t||^2. Where K
-            divides t the models are those after averaging, all equal to xbar^t.
+            divides t the models are those after averaging, all equal to xbar^t. With client sampling
+            or node weights all means over nodes, xbar^t included, are over the participants of the
+            round by their weights (over all nodes where K divides t); f is the problem's own.
         averages: by name, the exact mean over all iterations s < t ("local_loss", "global_loss",
             "batch_loss") or over all rounds begun before t ("sync_loss", "sync_gradient"); NaN at
             t = 0. "batch_loss" is the left side of T0: (1/n) sum_i l_i^s, l_i^s the mean loss, at
@@ -44,6 +68,8 @@ class LocalSGDResult:
         best_sync_loss: min over the rounds begun before t of f(xbar_r); NaN at t = 0.
         final_model: xbar^T, (step sizes, seeds, d).
         engine: the engine that ran.
+        variant: the name of what ran.
+        round_record: P, Q, S, beta and the distance of every round, if asked for.
         diverged: (step sizes, seeds), whether a metric stopped being finite.
     """
 
@@ -58,6 +84,8 @@ class LocalSGDResult:
     final_model: Array
     engine: str
     diverged: NDArray[np.bool_]
+    variant: str = "Local SGD"
+    round_record: RoundRecord | None = None
 
 
 def run_local_sgd(
@@ -74,6 +102,11 @@ def run_local_sgd(
     record: Sequence[int] | NDArray[np.int64] | None = None,
     averages: Sequence[str] = ("sync_loss",),
     node_steps: Sequence[int] | None = None,
+    participants: int | None = None,
+    outer_step: float | str | OuterRule = 1.0,
+    weights: Sequence[float] | None = None,
+    variant: Variant | None = None,
+    record_rounds: bool = False,
     averaging: bool = True,
     biased_sampling: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -100,6 +133,14 @@ def run_local_sgd(
             the losses of all samples at every iteration, the sync ones once a round, "batch_loss" only
             those of the samples that a step uses anyway.
         node_steps: K_i <= K of each node; it then waits for the others.
+        participants: m of the n nodes, drawn uniformly without replacement, afresh every round.
+        outer_step: beta in xbar_{r+1} = xbar_r + beta (mean of the participants' changes): a number,
+            "extrapolated" max(1, P/Q), "half-extrapolated" max(1, P/(2Q)), "polyak"
+            (P + 2 eta phi S)/(2Q), or a function of the changes, (m, d), and S (NumPy engine).
+        weights: of the nodes in every mean, each above 0, with sum 1; equal ones if not given.
+        variant: in place of ``order``, ``participants``, ``outer_step`` and ``weights``; see
+            :mod:`theory.simulation.variants`. One of your own runs on the NumPy engine.
+        record_rounds: whether to keep a :class:`RoundRecord`.
         averaging: False leaves averaging out. For showing that a check can fail.
         biased_sampling: True draws only the first half of each node's samples. As above.
         progress: called with (iterations done, T).
@@ -119,22 +160,36 @@ def run_local_sgd(
     local_steps, rounds, batch = arguments.schedule(local_steps, rounds, batch_size, gradient)
     seed_list = arguments.seed_list(seeds)
     limits = np.full(problem.n_nodes, local_steps) if node_steps is None else np.asarray(node_steps)
-    _check_run(problem, engine, averages, order, limits, local_steps, batch)
+    chosen = _variant(variant, order, participants, outer_step, weights)
+    _check_run(
+        problem, engine, averages, limits, local_steps, batch, chosen, averaging, record_rounds
+    )
     last = local_steps * rounds
     grid = arguments.grid(record, last)
-    # With full gradients every seed is the same run; one is simulated.
-    simulated = seed_list[:1] if batch == 0 else seed_list
+    everyone = isinstance(chosen, FedAvg) and chosen.participants in (None, problem.n_nodes)
+    # With full gradients at all nodes every seed is the same run; one is simulated.
+    simulated = seed_list[:1] if batch == 0 and everyone else seed_list
+    runs = np.repeat(etas, len(simulated))
+    smoothness = getattr(problem, "smoothness", np.nan)
     plan = Plan(
-        step_sizes=np.repeat(etas, len(simulated)),
+        step_sizes=runs,
+        phis=np.clip(2.0 - runs * smoothness, 0.0, 1.0),
+        seeds=simulated,
         local_steps=local_steps,
+        rounds=rounds,
         node_steps=limits.astype(np.int64),
+        variant=chosen,
         averaging=averaging,
         track=np.array([name in averages for name in AVERAGES]),
+        record_rounds=record_rounds,
     )
-    chosen = cheapest_engine(problem, plan, batch) if engine == "auto" else engine
-    state = ENGINES[chosen](problem, plan)
-    draws = _Draws(problem, plan, simulated, batch, order, biased_sampling)
-    records = _march(problem, state, plan, draws, grid, progress)
+    name = cheapest_engine(problem, plan, batch) if engine == "auto" else engine
+    state = ENGINES[name](problem, plan)
+    sizes = np.asarray(problem.node_sizes) if batch else np.ones(problem.n_nodes, np.int64)
+    if biased_sampling:
+        sizes = np.maximum(1, sizes // 2)
+    draws = Draws(problem.n_nodes, sizes, simulated, chosen, local_steps, plan.node_steps, batch)
+    records = _march(state, plan, draws, grid, progress)
     shape = (len(etas), len(simulated))
     copies = len(seed_list) // len(simulated)
     columns = {
@@ -142,6 +197,7 @@ def run_local_sgd(
         for name, values in records.items()
     }
     history = {name: columns[name] for name in METRICS}
+    rows = np.repeat(state.record.reshape(*shape, -1, 5), copies, axis=1)
     finite = np.asarray(np.isfinite(history["global_loss"]).all(axis=-1))
     return LocalSGDResult(
         step_sizes=etas,
@@ -153,68 +209,31 @@ def run_local_sgd(
         averages={name: columns["average " + name] for name in averages},
         best_sync_loss=columns["best"],
         final_model=np.repeat(state.mean_models().reshape(*shape, -1), copies, axis=1),
-        engine=chosen,
+        engine=name,
         diverged=~finite,
+        variant=chosen.name,
+        round_record=RoundRecord(*np.moveaxis(rows, -1, 0)) if record_rounds else None,
     )
 
 
-class _Draws:
-    """The sample numbers of all runs, a window of iterations at a time."""
-
-    def __init__(
-        self,
-        problem: Any,
-        plan: Plan,
-        seeds: NDArray[np.uint64],
-        batch_size: int,
-        order: str,
-        biased: bool,
-    ) -> None:
-        self.seeds, self.batch, self.order, self.plan = seeds, batch_size, order, plan
-        self.n_nodes = problem.n_nodes
-        if batch_size:
-            sizes = np.asarray(problem.node_sizes)
-            self.sizes = np.maximum(1, sizes // 2) if biased else sizes
-        self.longest = max(1, CHUNK_DRAWS // max(1, len(seeds) * problem.n_nodes * batch_size))
-
-    def window(self, first: int, steps: int) -> NDArray[np.int32]:
-        """Iterations [first, first + steps): (seeds, n, steps, batch)."""
-        if self.batch == 0:
-            return np.empty((len(self.seeds), self.n_nodes, steps, 0), dtype=np.int32)
-        if self.order == "uniform":
-            return sample_indices(self.seeds, self.sizes, first, steps, self.batch)
-        # A node's pass goes on where its last step left it, however long it waits.
-        rounds, k = np.divmod(np.arange(first, first + steps), self.plan.local_steps)
-        limits = self.plan.node_steps[:, None]
-        taken = rounds * limits + np.minimum(k, limits - 1)
-        every = np.broadcast_to(taken, (len(self.seeds), *taken.shape))
-        return reshuffled_indices(self.seeds, self.sizes, every, self.batch)
-
-
 def _march(
-    problem: Any,
     state: Engine,
     plan: Plan,
-    draws: _Draws,
+    draws: Draws,
     grid: NDArray[np.int64],
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Array]:
     """Advance to every grid point in turn; returns (P, grid) arrays by name."""
-    runs, last = len(plan.step_sizes), int(grid[-1])
+    last = int(grid[-1])
     names = [*METRICS, *("average " + name for name in AVERAGES), "best"]
-    records = {name: np.full((runs, len(grid)), np.nan) for name in names}
-    drawn, drawn_first = draws.window(0, 0), 0
+    records = {name: np.full((plan.runs, len(grid)), np.nan) for name in names}
     t = 0
     with np.errstate(over="ignore", invalid="ignore"):
-        for g, target in enumerate(grid):
+        for g, target in enumerate(grid.tolist()):
             while t < target:
-                if t >= drawn_first + drawn.shape[2]:
-                    drawn_first = t
-                    drawn = draws.window(t, min(draws.longest, last - t))
-                steps = min(int(target), drawn_first + drawn.shape[2]) - t
-                window = drawn[:, :, t - drawn_first : t - drawn_first + steps]
-                state.advance(np.ascontiguousarray(window), t, steps)
-                t += steps
+                window = draws.take(t, target - t, last - t)
+                state.advance(window, t)
+                t += window.indices.shape[2]
                 if progress is not None:
                     progress(t, last)
             for name, value in state.snapshot().items():
@@ -228,22 +247,49 @@ def _march(
     return records
 
 
+def _variant(
+    variant: Variant | None,
+    order: str,
+    participants: int | None,
+    outer_step: float | str | OuterRule,
+    weights: Sequence[float] | None,
+) -> Variant:
+    listed = None if weights is None else tuple(weights)
+    built_in = FedAvg(participants, outer_step, listed, order)
+    if variant is None:
+        return built_in
+    if built_in != FedAvg():
+        raise UserError(
+            "variant is given beside order, participants, outer_step or weights; allowed: one of the two"
+        )
+    return variant
+
+
 def _check_run(
     problem: Any,
     engine: str,
     averages: Sequence[str],
-    order: str,
     limits: NDArray[np.int64],
     local_steps: int,
     batch: int,
+    variant: Variant,
+    averaging: bool,
+    record_rounds: bool,
 ) -> None:
+    check_variant(variant, problem.n_nodes)
     if engine != "auto" and engine not in ENGINES:
         raise UserError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")
-    compiled = isinstance(problem, MarginProblem) and problem.loss.code >= 0
-    if engine in ("numba", "margin") and not compiled:
-        raise UserError(f"engine {engine!r} needs a built-in loss; allowed here: auto, numpy")
-    if order not in ORDERS:
-        raise UserError(f"order is {order!r}, allowed: {', '.join(ORDERS)}")
+    if engine in ("numba", "margin") and not is_compiled(problem, variant):
+        raise UserError(
+            f"engine {engine!r} needs a built-in loss and a built-in variant; allowed here: auto, numpy"
+        )
+    if not averaging and (record_rounds or variant.name != FedAvg(order=variant.order).name):
+        raise UserError(
+            "averaging is False, allowed: only for plain Local SGD without record_rounds"
+        )
+    polyak = isinstance(variant, FedAvg) and variant.outer_step_size == "polyak"
+    if polyak and not hasattr(problem, "smoothness"):
+        raise UserError("outer_step is 'polyak', which needs a problem that knows its smoothness")
     unknown = [name for name in averages if name not in AVERAGES]
     if unknown:
         raise UserError(f"averages has {unknown[0]!r}, allowed: {', '.join(AVERAGES)}")

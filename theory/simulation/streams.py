@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 DRAWS_PER_COUNTER = 8
 WORDS_PER_COUNTER = 4
 # What a stream is for: the highest word of its counter.
-SAMPLES, PERMUTATIONS, PARTICIPANTS = 0, 1, 2
+SAMPLES, PERMUTATIONS, PARTICIPANTS, OWN_DRAWS = 0, 1, 2, 3
 
 
 def raw_draws(seed: int, node: int, first: int, count: int) -> NDArray[np.uint32]:
@@ -112,3 +112,20 @@ def reshuffled_indices(
             table = permutations(int(seed), i, size, first, last - first + 1)
             out[s, i] = table.reshape(-1)[position - first * size]
     return out
+
+
+def participants(seed: int, first: int, rounds: int, n_nodes: int, count: int) -> NDArray[np.int32]:
+    """Who takes part in rounds ``first`` to ``first + rounds``: ``count`` of ``n_nodes``, ascending.
+
+    Each subset equally likely and each round's drawn afresh; (rounds, count).
+    """
+    words = _word_rows(seed, 0, PARTICIPANTS, first, rounds, n_nodes)
+    chosen = np.argsort(words, axis=1, kind="stable")[:, :count]
+    return np.sort(chosen, axis=1).astype(np.int32)
+
+
+def round_generator(seed: int, round_number: int) -> np.random.Generator:
+    """A generator of its own for (seed, round), for variants that draw in their own way."""
+    counter = (OWN_DRAWS << 192) + (round_number << 64)
+    key = np.array([seed, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=key))

@@ -264,26 +264,20 @@ def grows_beyond(problem: KnowsConstants, _: Setting) -> Assumption:
     return Assumption("growth radius", ok, reason)
 
 
-def sharp_round_factor(share: float, local_steps: int) -> float:
-    """What a round at least takes ||xbar_r - x*||^2 down to, S4: share = mu/L, K >= 2."""
-    b = 1 - share
-    return b * b if (local_steps - 1) * b >= 1 else b / (1 + share)
+def sharp_bound_global(*, L: float, D: float, mu: float, R: int) -> float:
+    """S4: (1 - mu/L)^{2R} D with A4', full gradients, eta = 1/L and K >= 2; exact (IS).
 
-
-def sharp_bound_global(*, L: float, D: float, mu: float, K: int, R: int) -> float:
-    """S4: (1 - mu/L)^{2R} D for K >= 1 + 1/(1 - mu/L), ((1 - mu/L)/(1 + mu/L))^R D for any K >= 2.
-
-    With A4', full gradients and eta = 1/L. The first is exact (IS).
-
-    Proof (L = 1, x* = 0; the notation of T2/S2's proof). mu D_r/2 <=
-    f(xbar_r), and (e) with s = b = 1 - mu: mu D_r <= 2 b Phi + D_r - 2 b D_r +
-    b^2 m, that is D_r <= 2 Phi + b m. (d) with 2 f(xbar_{r-1}) >= mu D_{r-1}:
-    m <= b D_{r-1} - 2 (K-1) Phi. Together D_r <= b^2 D_{r-1} + 2 Phi (1 -
-    b (K-1)), whose last term is not positive for K - 1 >= 1/b. For K >= 2,
-    T2/S3's D_r <= D_{r-1} - 2 f(xbar_{r-1}) - 2 f(xbar_r) <= (1 - mu) D_{r-1}
-    - mu D_r. QED
+    Proof (L = 1, x* = 0; the notation of T2/S2's proof, where y_i ends the
+    round that began at xbar_{r-1}). The envelope gives f_i(y) <= phi_i(y_i) +
+    ||y - y_i||^2/2 for every y, so mu ||y||^2 <= 2 f(y) <= 2 Phi + m -
+    2 <y, xbar_r> + ||y||^2. Let ||y|| = sqrt(D_{r-1}), y along xbar_r:
+    2 sqrt(D_{r-1} D_r) <= 2 Phi + m + (1 - mu) D_{r-1}. (d) with
+    2 f(xbar_{r-1}) >= mu D_{r-1} is m <= (1 - mu) D_{r-1} - 2 (K-1) Phi.
+    Together sqrt(D_{r-1} D_r) <= (1 - mu) D_{r-1} - (K-2) Phi, and the last
+    term is not positive for K >= 2. QED
+    Growth is used within sqrt(D) of x* only.
     """
-    return _power(sharp_round_factor(mu / L, K), R) * D
+    return _power(1 - mu / L, 2 * R) * D
 
 
 def _sharp_bound_global(problem: KnowsConstants, setting: Setting, t: int) -> float:
@@ -291,7 +285,6 @@ def _sharp_bound_global(problem: KnowsConstants, setting: Setting, t: int) -> fl
         L=problem.smoothness,
         D=problem.initial_distance,
         mu=problem.global_growth,
-        K=setting.local_steps,
         R=t // setting.local_steps,
     )
 
@@ -325,7 +318,7 @@ T4_S5 = Theorem(
 T4_GLOBAL_S4 = Theorem(
     name="T4'/S4",
     title="linear rate a round, full gradients, K >= 2",
-    statement="||xbar_R - x*||^2 <= (1 - mu/L)^{2R} D, mu of f, K >= 1 + 1/(1 - mu/L)",
+    statement="||xbar_R - x*||^2 <= (1 - mu/L)^{2R} D, mu of f",
     metric=DISTANCE,
     order=None,
     assumptions=(

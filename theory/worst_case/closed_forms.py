@@ -116,9 +116,8 @@ def _sharper_distance(cell: Cell, several: bool) -> list[Sharper]:
         value = t4.sharp_bound(L=1.0, D=1.0, mu=mu, eta=cell.step_size, T=total)
         return [Sharper(value, "S5", exact=total == 1)]
     if several and cell.step_size == 1:
-        k = cell.local_steps
-        value = t4.sharp_bound_global(L=1.0, D=1.0, mu=mu, K=k, R=cell.rounds)
-        return [Sharper(value, "S4", exact=k >= 1 + 1 / (1 - mu) and mu <= 0.5)]
+        value = t4.sharp_bound_global(L=1.0, D=1.0, mu=mu, R=cell.rounds)
+        return [Sharper(value, "S4", exact=mu <= 0.5)]
     return []
 
 

@@ -270,7 +270,6 @@ def _theorems(record: Record) -> list[str]:
             ("sharper.least", "S5"),
             ("sharper.most", "S5"),
             ("growth_of_mean.exact", None),
-            ("growth_of_mean.two_steps", None),
             ("growth_of_mean.open", None),
         ),
     ]

@@ -56,6 +56,7 @@ from theory.worst_case.constraints import (
 )
 from theory.worst_case.sdp import maximise
 
+INTERIOR_POINT, CLARABEL = "interior point", "CLARABEL"
 #: Up to this many points all conditions are imposed at once.
 ALL_PAIRS_POINTS = 16
 #: Tolerance while the conditions that matter are being collected.
@@ -115,7 +116,7 @@ class WorstCase:
         mean_gram, deviation_gram: M (1+N, 1+N) and V (N, N) (zero for one node).
         losses: f at the points, (N,).
         dual: the inequalities with their multipliers.
-        solver: "interior point", or "CLARABEL" where that had to help.
+        solver: which one converged, INTERIOR_POINT or CLARABEL.
         seconds: wall time.
     """
 
@@ -146,7 +147,12 @@ class WorstCase:
         return sum(label.kind == "pair" for label in self.dual.labels)
 
 
-def worst_case(cell: Cell, tolerance: float = 1e-9, time_limit: float | None = None) -> WorstCase:
+def worst_case(
+    cell: Cell,
+    tolerance: float = 1e-9,
+    time_limit: float | None = None,
+    solver: str = INTERIOR_POINT,
+) -> WorstCase:
     """Solve the reduced problem, adding violated interpolation conditions until none is left.
 
     Beyond ALL_PAIRS_POINTS points the solver starts from the pairs that are likely to matter, and
@@ -158,6 +164,7 @@ def worst_case(cell: Cell, tolerance: float = 1e-9, time_limit: float | None = N
         tolerance: duality gap and largest violated condition, absolute.
         time_limit: seconds after which to give up; the solver begins no iteration that is likely to
             pass it.
+        solver: INTERIOR_POINT, ours, with CLARABEL where it does not converge; or CLARABEL alone.
 
     Returns:
         A :class:`WorstCase`.
@@ -178,7 +185,6 @@ def worst_case(cell: Cell, tolerance: float = 1e-9, time_limit: float | None = N
     coarse = cell.points > ALL_PAIRS_POINTS
     pairs = likely_pairs(cell) if coarse else all_pairs(cell)
     complete = not coarse
-    solver = "interior point"
     solves = 0
     while True:
         solves += 1
@@ -188,8 +194,9 @@ def worst_case(cell: Cell, tolerance: float = 1e-9, time_limit: float | None = N
         constraints = Constraints.stack([fixed, interpolation(cell, trajectory, chosen)])
         program = constraints, goal, goal_blocks
         acceptable = max(100 * tolerance, aim)
+        solve = clarabel_route.maximise if solver == CLARABEL else maximise
         try:
-            solution = maximise(*program, tolerance=aim, acceptable=acceptable, deadline=deadline)
+            solution = solve(*program, tolerance=aim, acceptable=acceptable, deadline=deadline)
         except TimeLimitError:
             raise
         except SolverError:
@@ -198,12 +205,10 @@ def worst_case(cell: Cell, tolerance: float = 1e-9, time_limit: float | None = N
             if not complete and cell.points <= RETRY_POINTS:
                 pairs, complete, coarse = all_pairs(cell), True, False
                 continue
-            if not clarabel_route.available():
+            if solver == CLARABEL or not clarabel_route.available():
                 raise
-            solution = clarabel_route.maximise(
-                *program, tolerance=aim, acceptable=acceptable, deadline=deadline
-            )
-            solver = "CLARABEL"
+            solver = CLARABEL
+            continue
         gaps = violations(cell, trajectory, solution)
         new = worst_pairs(gaps, aim, limit=max(250, 5 * cell.points)) - pairs
         if coarse:

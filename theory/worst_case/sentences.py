@@ -16,10 +16,8 @@ SENTENCES = {
     "mean_of_losses": "any eta, K: worst = 1/(2(1 + eta L (T-1))) up to 1/L, the quadratic's value "
     "above (S1); largest difference {value:.0e} at {where}",
     "sync.one_step": "K=1, any eta: worst = S1 with R for T; largest difference {value:.0e} at {where}",
-    "growth_of_mean.exact": "eta=1/L, K >= 1 + 1/(1 - mu/L): worst = (1 - mu/L)^(2R) (S4); largest "
-    "difference {value:.0e} at {where}",
-    "growth_of_mean.two_steps": "eta=1/L, K=2: worst = (1 - mu/L)^(2R) too, where S4 proves less; "
-    "largest difference {value:.0e} at {where}",
+    "growth_of_mean.exact": "eta=1/L, K >= 2: worst = (1 - mu/L)^(2R) (S4); largest difference "
+    "{value:.0e} at {where}",
     "growth_of_mean.open": "cells whose value no known problem attains (upper values): at most "
     "{value:.1e} above a known problem, at {where}",
     "last.eighth": "eta=1/L, K >= 2, every R: last <= 1/8 (S2); largest share of it {value:.4f} at "

@@ -9,10 +9,14 @@ from typing import Any
 
 from numba import njit
 
-#: Hash of all compiled code: a function holds its callees' machine code, but Numba's cache knows
-#: only the file that the function itself is in.
+_FOLDER = Path(__file__).parent
+#: Hash of all compiled code and of the constants it takes from the network's definition: a function
+#: holds its callees' machine code, but Numba's cache knows only the file that it itself is in.
 SOURCES = hashlib.sha256(
-    b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    b"".join(
+        file.read_bytes()
+        for file in (*sorted(_FOLDER.glob("*.py")), _FOLDER.parents[1] / "resnet.py")
+    )
 ).hexdigest()
 
 

@@ -1,17 +1,30 @@
-"""Numba's cache of compiled code: used again, and never when any source changed."""
+"""Numba's caches of compiled code: used again, and never when any source changed."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from deep.engines.simd import compiled as module
+from deep.engines.simd import compiled as deep_caches
+from theory.simulation import compilation as theory_caches
+
+CASES: list[tuple[ModuleType, Callable[[Any], Any]]] = [
+    (deep_caches, deep_caches.compiled),
+    (theory_caches, theory_caches.compiled()),
+]
 
 
+@pytest.mark.parametrize(("module", "compiled"), CASES, ids=["deep", "theory"])
 def test_cached_code_is_stale_once_any_source_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    compiled: Callable[[Any], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Fails when Numba stops reading the stamp that `compiled` sets: then its cache lies."""
     file = tmp_path / "probe.py"
@@ -22,7 +35,7 @@ def test_cached_code_is_stale_once_any_source_changes(
     spec.loader.exec_module(probe)
 
     def compiled_anew() -> bool:
-        function = module.compiled(probe.double)
+        function = compiled(probe.double)
         assert function(3) == 6
         misses, hits = function.stats.cache_misses, function.stats.cache_hits
         assert sum(misses.values()) + sum(hits.values()) == 1

@@ -1,0 +1,118 @@
+"""What the page tells, in its order: headings, paragraphs, and which figures and tables back them.
+
+Paragraphs state theorems and how to read a figure; what was measured stands in figures and tables, which
+come from result files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TITLE = "Local SGD under interpolation: what holds, how tightly, and when local steps pay"
+LEAD = (
+    "Local SGD (FedAvg) lets n nodes take K steps each between two rounds of communication. For models "
+    "that can fit all data, T. Qin, S. R. Etesami and C. A. Uribe (“Faster Convergence of Local SGD for "
+    "Over-Parameterized Models”, TMLR 2024) give rates of it. Here every rate is stated with its constants, "
+    "proved, measured, and set against the worst case; and the experiment of the paper is run at small "
+    "scale. Theorems, instances, constants and proofs are this project’s own; the rates are those of "
+    "the paper’s abstract. paper_repro.md is the full record."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        heading: of the part.
+        text: paragraphs above the figures.
+        figures: names of the catalogue, shown.
+        more: names of the catalogue, folded.
+        tables: names of the record's blocks, folded.
+    """
+
+    heading: str
+    text: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+
+
+STORY: tuple[Section, ...] = (
+    Section(
+        heading="What was found",
+        text=(
+            "Each claim of the paper’s abstract and experiments, and the verdict that its rule gives on "
+            "the results kept in the repository. “Reproduced” for a theorem means: our own "
+            "statement with that rate is proved, every check that applies holds, and an instance shows "
+            "its order.",
+        ),
+        tables=("claims",),
+    ),
+    Section(
+        heading="When do local steps pay?",
+        text=(
+            "It depends on one number, c in [0, 1], which says how alike the nodes are: f_i ≥ c f. In "
+            "the worst case local steps save nothing until K is about 1/c; from there on K local steps save "
+            "a factor of about c K in rounds. Equal nodes have c = 1 and save from the first step on; nodes "
+            "with nothing in common have c = 0 and never do.",
+            "Both sides are theorems. No convex problem with interpolation needs more rounds than the "
+            "dashed line, and for every c and K there is one (instance I5) that needs the solid one.",
+        ),
+        figures=("bend", "rounds-to-eps"),
+        tables=("communication",),
+    ),
+    Section(
+        heading="FedAvg as it is run, and its rivals",
+        text=(
+            "Beside mini-batch SGD and gradient descent at equal communication and at equal computation, "
+            "each at the best of its step sizes.",
+        ),
+        figures=("baselines",),
+    ),
+    Section(
+        heading="Do the bounds hold, and how much of them is real?",
+        text=(
+            "Every left side is measured on problems that meet, or violate, the assumptions, and has to "
+            "stay at or below its bound; a check that breaks a hypothesis on purpose has to fail.",
+            "How much of a bound is real is a question of the worst case. It can be computed exactly: over "
+            "all convex smooth problems with a common minimiser, for any number of nodes. Two rational "
+            "numbers enclose each worst case, and a program of 200 lines checks them with fractions alone.",
+        ),
+        figures=("bound-vs-measured", "worst-case", "tightness"),
+        more=("ratio-heatmap", "step-size", "separable-logistic"),
+        tables=("verification", "tightness", "orders", "worst-cases", "certificates"),
+    ),
+    Section(
+        heading="On CIFAR-10",
+        text=(
+            "Twenty nodes train a ResNet18 each and average after every K local steps; the three regimes "
+            "differ in how the labels are spread over the nodes. The cross-entropy of a network that "
+            "fits every image has no minimiser, so no theorem above covers it: this is an experiment. The "
+            "rules by which it is read were written down before its results.",
+        ),
+        figures=("loss-vs-rounds", "rounds-to-loss"),
+        more=("loss-fixed-rounds", "inverse-loss", "consensus-distance"),
+        tables=(
+            "deep-orders",
+            "deep-runs",
+            "deep-fixed",
+            "ladder-heterogeneity",
+            "ladder-exponents",
+            "ladder-variants",
+            "ladder",
+            "set-up",
+            "deviations",
+        ),
+    ),
+    Section(
+        heading="Where the numbers come from",
+        text=(
+            "Every table is made from result files that name the command, the commit and the machine that "
+            "made them.",
+        ),
+        tables=("speed", "files"),
+    ),
+)
+#: The figures kept in the repository for the README.
+GALLERY = ("bend", "loss-vs-rounds", "bound-vs-measured", "rounds-to-loss", "worst-case")
