@@ -18,7 +18,7 @@ from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
-from theory.simulation.engines import ENGINES
+from theory.simulation.compiled_engines import ENGINES
 from theory.support import numbers
 from theory.support.errors import UserError
 from theory.theorems import SHARPER, THEOREMS, find_theorems, instance_0, instance_3
