@@ -22,7 +22,7 @@ from figures.analysis.deep_runs import (
 from figures.analysis.sources import MissingResult, Sources
 from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH, load_verification
 from figures.record.table import Table, interval
-from theory.verification.check import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS
 from theory.verification.tables import number
 
 TITLE = "The paper's claims, and what was found"

@@ -81,7 +81,7 @@ STORY: tuple[Section, ...] = (
         ),
         figures=("bound-vs-measured", "worst-case", "tightness"),
         more=("ratio-heatmap", "step-size", "separable-logistic"),
-        tables=("verification", "tightness", "orders", "worst-cases", "certificates"),
+        tables=("verification", "sharper", "tightness", "orders", "worst-cases", "certificates"),
     ),
     Section(
         heading="On CIFAR-10",
