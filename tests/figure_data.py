@@ -15,7 +15,7 @@ from theory.support.files import write_json, write_text
 from theory.support.provenance import provenance
 from theory.theorems import instance_1, instance_2, instance_4
 from theory.verification.communication import communication, typical_communication
-from theory.verification.slopes import instance_slopes
+from theory.verification.slopes import UNDERCUT_READING, instance_slopes
 from theory.verification.tightness import tightness
 
 RATE, DELAY = 2.0, 40.0
@@ -187,7 +187,11 @@ def write_theory(root: Path) -> None:
         "tightness": [
             asdict(tightness(make(100, 5))) for make in (instance_1, instance_2, instance_4)
         ],
-        "slopes": [{**asdict(s), "verdict": s.verdict} for s in instance_slopes(600, points=4)],
+        "slopes": [
+            {**asdict(s), "verdict": s.verdict, "undercut": s.undercut}
+            for s in instance_slopes(600, points=4)
+        ],
+        "undercut_reading": UNDERCUT_READING,
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in families],
     }
     write_json(root / "theory/results/verify_rates.json", record)

@@ -101,9 +101,11 @@ VERIFICATION = {
             "family": TEXT,
             "predicted": (int, float, NONE),
             "tolerance": NUMBER,
+            "undercut": (int, float, NONE),
             "verdict": TEXT,
         }
     ],
+    "undercut_reading": TEXT,
     "communication": [
         {
             "family": TEXT,

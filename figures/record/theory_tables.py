@@ -151,15 +151,17 @@ def orders(sources: Sources) -> Table:
             f"{f['slope']:.4f}",
             f"[{f['low']:.4f}, {f['high']:.4f}]",
             "-" if f["predicted"] is None else f"{f['predicted']:g} ± {f['tolerance']:g}",
+            number_text(f["undercut"]),
             f["verdict"],
         )
         for f in record["slopes"]
     ]
     return Table(
         "Order: fitted log-log slopes",
-        ("family", "slope", "95%", "predicted", "verdict"),
+        ("family", "slope", "95%", "predicted", "below C/sqrt(nT) at the end", "verdict"),
         rows,
-        '"observed": the theory bounds the decay and predicts no exponent.',
+        '"observed": the theory bounds the decay and predicts no exponent. '
+        + record["undercut_reading"],
     )
 
 
