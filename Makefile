@@ -1,10 +1,11 @@
 # Two commands from nothing: `make verify` runs the main job, `make test` passes the tests.
 PYTHON ?= python3
 VENV ?= .venv
+PYTHONS ?= 3.11 3.12 3.13
 BIN = $(VENV)/bin
 STAMPS = $(VENV)/.stamps
 
-.PHONY: verify test lint figures worst-case certify clean
+.PHONY: verify test lint matrix figures worst-case certify clean
 .DELETE_ON_ERROR:
 
 # The core environment is enough for the rate checks; the tests need the extras too.
@@ -28,6 +29,15 @@ lint: $(STAMPS)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tests on every supported Python that is here, each in an environment of its own.
+matrix:
+	@for v in $(PYTHONS); do \
+	  if python$$v -c "" 2>/dev/null; then \
+	    echo "== Python $$v"; \
+	    $(MAKE) --no-print-directory test PYTHON=python$$v VENV=.venv-$$v || exit 1; \
+	  else echo "== Python $$v is not on this machine"; fi; \
+	done
+
 figures: $(STAMPS)/test
 	$(BIN)/python -m figures
 
@@ -38,4 +48,4 @@ certify:
 	python3 theory/worst_case/verify.py theory/results/certificates/*.jsonl
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-* build *.egg-info

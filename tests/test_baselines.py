@@ -10,7 +10,12 @@ import pytest
 from theory.problems.generators import HETEROGENEITIES, least_squares, realizable_logistic
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import run_local_sgd
-from theory.verification.baselines import baseline_rows, compare_baselines, schedules
+from theory.verification.baselines import (
+    accelerated_descent,
+    baseline_rows,
+    compare_baselines,
+    schedules,
+)
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 12, "dimension": 60, "rank": 8}
 
@@ -20,7 +25,7 @@ def test_budgets_are_equal_where_they_are_said_to_be(
     local_steps: int, rounds: int, batch: int
 ) -> None:
     problem = least_squares(**SMALL)
-    local, both, computation, gd_rounds, gd_gradients = compare_baselines(
+    local, both, computation, gd_rounds, gd_gradients, nesterov, _ = compare_baselines(
         problem, local_steps=local_steps, rounds=rounds, batch_size=batch
     )
     spent = local_steps * rounds * batch
@@ -28,6 +33,7 @@ def test_budgets_are_equal_where_they_are_said_to_be(
         local.communications[-1]
         == both.communications[-1]
         == gd_rounds.communications[-1]
+        == nesterov.communications[-1]
         == rounds
     )
     assert local.gradients[-1] == both.gradients[-1] == computation.gradients[-1] == spent
@@ -107,8 +113,43 @@ def test_the_best_step_is_chosen_for_each_method_by_itself() -> None:
         compare_baselines(problem, step_factors=(1.0, -1.0))
 
 
+@pytest.mark.parametrize("make", [least_squares, realizable_logistic])
+@pytest.mark.parametrize("heterogeneity", HETEROGENEITIES)
+def test_accelerated_descent_stays_below_its_bound_and_is_nesterovs_method(
+    make: Any, heterogeneity: Any
+) -> None:
+    problem = make(heterogeneity=heterogeneity, decay=1.0, **SMALL)
+    found = compare_baselines(problem, rounds=200, points=200, seeds=2)[5]
+    assert found.schedule.method == "accelerated GD"
+    assert (found.loss[1:] <= found.bound[1:] * (1 + 1e-12)).all()
+    limit = 2 * problem.global_smoothness * problem.initial_distance / 201**2
+    assert found.bound[-1] == pytest.approx(limit)
+    # In R^d, with the momentum written as Nesterov does, by an auxiliary point.
+    x = z = problem.start
+    a = 0.0
+    for r in range(40):
+        step = (1 + np.sqrt(1 + 4 * a)) / 2
+        a += step
+        y = x + step / a * (z - x)
+        z = z - step / problem.global_smoothness * problem.global_gradient(y)
+        x = y - problem.global_gradient(y) / problem.global_smoothness
+        where = np.flatnonzero(found.communications == r + 1)
+        if len(where):
+            expected = float(problem.global_loss(x))
+            assert found.loss[where[0]] == pytest.approx(expected, rel=1e-8)
+
+
+def test_acceleration_needs_its_step_size() -> None:
+    # The bound can fail: the same rounds at three times the step diverge.
+    problem = least_squares(**SMALL)
+    grid = np.array([0, 100])
+    loss = accelerated_descent(problem, 3.0 / problem.global_smoothness, grid)[-1]
+    assert loss > 2 * problem.global_smoothness * problem.initial_distance / 101**2
+
+
 def test_rows_collect_every_level() -> None:
     rows = baseline_rows(("iid", "sorted"), local_steps=3, rounds=4)
-    assert [r.method for r in rows] == ["Local SGD", *["mini-batch SGD"] * 2, *["GD"] * 2]
+    baselines = ("mini-batch SGD", "GD", "accelerated GD")
+    assert [r.method for r in rows] == ["Local SGD", *(m for m in baselines for _ in range(2))]
     assert all(set(r.loss) == {"iid", "sorted"} for r in rows)
     assert isinstance(least_squares(rank=40, decay=1.0), MarginProblem)

@@ -12,7 +12,8 @@ from figures.drawing import style
 from figures.drawing.bend import SIMILARITIES, bend
 from theory.theorems import instance_1, instance_5
 from theory.theorems.t3_similar import least_similar_loss
-from theory.verification.orders import rounds_to, simulate_instance
+from theory.verification.communication import rounds_to
+from theory.verification.tightness import simulate_instance
 
 EPS = 0.01
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from figure_data import deep_result, ladder_result
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figures.analysis.deep_runs import command_of, load_runs
@@ -22,7 +24,9 @@ from figures.analysis.ladder_readings import (
     heterogeneity,
     variants,
 )
-from figures.analysis.sources import Sources
+from figures.analysis.sources import MissingResult, Sources
+from figures.drawing import ladder as drawing
+from figures.drawing import style
 from figures.record import claims, ladder_tables
 from theory.support.errors import UserError
 
@@ -281,6 +285,66 @@ def test_a_file_of_another_shape_is_refused(
     bad.result[place[0]][place[1]] = value
     with pytest.raises(UserError, match=complaint):
         ladder_runs(write(tmp_path, [bad]))
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    runs = [
+        *(one for seed in range(3) for one in core(10_000, seed=seed)),
+        run("two shards", 5, 77, "unfinished"),
+        *core(20_000, width=16),
+        run(IID, 20, 250, outer_step="extrapolated"),
+        run(ONE, 20, 125, participants=10),
+    ]
+    return write(tmp_path_factory.mktemp("climbed"), runs)
+
+
+def test_the_ladder_shows_seeds_ratios_and_exponents(climbed: Sources) -> None:
+    with style.house_style():
+        rounds, ratios, slopes = drawing.ladder(climbed).axes
+    shown = {
+        str(bars.get_label()): np.asarray(bars[0].get_ydata(), float)
+        for bars in rounds.containers
+        if isinstance(bars, ErrorbarContainer)
+    }
+    assert shown[IID] == pytest.approx([10_000, 2_000, 500])
+    (waiting,) = [
+        line for line in rounds.lines if line.get_label() == "two shards: not reached by then"
+    ]
+    assert (
+        np.asarray(waiting.get_xydata()).tolist() == [[5, 77]]
+        and waiting.get_markerfacecolor() == "none"
+    )
+    assert len(ratios.containers) == 2 and len(slopes.containers) == 4
+    # Filled over seeds, open for a line through one seed's points.
+    faces = [bars[0].get_markerfacecolor() for bars in slopes.containers]
+    assert [face == "none" for face in faces] == [False, False, True, True]
+
+
+def labels(ax: Axes) -> set[str]:
+    return {name for line in ax.lines if not (name := str(line.get_label())).startswith("_")}
+
+
+def test_variants_and_assumptions_are_drawn_where_there_are_runs(climbed: Sources) -> None:
+    with style.house_style():
+        iid, one = drawing.ladder_variants(climbed).axes
+        assumptions = drawing.ladder_assumptions(climbed)
+    assert labels(iid) == {
+        "plain",
+        "extrapolated outer step",
+    }
+    assert labels(one) == {
+        "plain",
+        "10 of 20 nodes",
+    }
+    columns = len(assumptions.axes) // 2
+    for ax in assumptions.axes[:columns]:
+        assert all((np.asarray(line.get_ydata()) == 0.5).all() for line in ax.lines)
+    with pytest.raises(MissingResult, match="no run to a loss"):
+        drawing.ladder(Sources(Path("/nonexistent")))
 
 
 def test_a_ratio_without_any_pair_is_a_dash() -> None:

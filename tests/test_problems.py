@@ -15,8 +15,9 @@ from theory.problems.generators import HETEROGENEITIES, least_squares
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, MarginLoss, check_loss
 from theory.problems.margin import MarginProblem
 from theory.simulation.compiled_losses import loss_derivative, loss_value
+from theory.support.verdicts import HOLDS, NOT_APPLICABLE
 from theory.theorems import THEOREMS
-from theory.verification.check import HOLDS, NOT_APPLICABLE, verify_all
+from theory.verification.check import verify_all
 
 MAKERS = {
     "least squares": generators.least_squares,

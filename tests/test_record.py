@@ -305,10 +305,44 @@ def test_a_failed_check_is_not_reproduced(toy: Path, tmp_path: Path) -> None:
     assert verdicts[first].startswith("reproduced")
     path = tmp_path / "copy" / VERIFY_PATH
     content = json.loads(path.read_text())
+    content["checks"].append(check("T3", "UNDECIDED", 1.0))
+    path.write_text(json.dumps(content))
+    table = claims.claims(Sources(tmp_path / "copy"))
+    (row,) = [row for row in table.rows if row[0] == first]
+    assert row[1].startswith("reproduced") and "of 2 applicable checks, 1 undecided" in row[2]
     content["checks"].append(check("T3", "FAILED", 0.5))
     path.write_text(json.dumps(content))
     table = claims.claims(Sources(tmp_path / "copy"))
     assert {row[0]: row[1] for row in table.rows}[first] == "not"
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [({}, "partly"), ({"high": -0.4}, "not"), ({"undercut": 0.9}, "not")],
+)
+def test_the_older_order_is_undercut_or_not(
+    toy: Path, tmp_path: Path, change: dict[str, float], verdict: str
+) -> None:
+    shutil.copytree(toy, tmp_path / "copy")
+    path = tmp_path / "copy" / VERIFY_PATH
+    content = json.loads(path.read_text())
+    content["slopes"][1] |= change
+    path.write_text(json.dumps(content))
+    table = claims.claims(Sources(tmp_path / "copy"))
+    (row,) = [row for row in table.rows if "sqrt(nT)" in row[0]]
+    assert row[1].split(":")[0] == verdict
+    slopes = [f["slope"] for f in content["slopes"]]
+    assert f"{max(slopes):.3f} to {min(slopes):.3f}" in row[2] and "says nothing" in row[2]
+
+
+def test_factors_below_the_older_order_read_another_way(committed: Path) -> None:
+    families = json.loads((committed / VERIFY_PATH).read_text())["slopes"]
+    for row, f in zip(block("orders"), families, strict=True):
+        if f["predicted"] is None:
+            assert row[4] == "-"
+            continue
+        curve = f["y"][0] * (f["x"][-1] / f["x"][0]) ** -0.5
+        assert float(row[4]) == pytest.approx(curve / f["y"][-1], rel=6e-3)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from theory.problems.generators import (
     separable_logistic,
     sigmoid_regression,
 )
-from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import run_local_sgd
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE
 from theory.theorems import (
     T1,
     T2,
@@ -28,7 +28,6 @@ from theory.theorems import (
     T5,
     T5_SYNC,
     T6,
-    THEOREMS,
     Setting,
     find_theorems,
     instance_0,
@@ -38,18 +37,15 @@ from theory.theorems import (
     instance_4,
 )
 from theory.theorems.t5_separable import closed_form, comparator_bound
-from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, confidence_interval, verify_all
-from theory.verification.orders import (
-    communication,
+from theory.verification.check import verify_all
+from theory.verification.communication import communication, typical_communication
+from theory.verification.slopes import (
     fit_slope,
     instance_slopes,
     power_law_order,
     power_law_problem,
-    simulate_instance,
-    typical_communication,
 )
-from theory.verification.sweep import tightness
-from theory.verification.violations import VIOLATIONS
+from theory.verification.tightness import simulate_instance, tightness
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 12, "dimension": 60, "rank": 6}
 
@@ -85,7 +81,7 @@ def test_t5_and_t6_hold_on_sampled_problems(heterogeneity: Any, local_steps: int
     curved = sigmoid_regression(n_nodes=3, samples_per_node=6, heterogeneity=heterogeneity)
     for theorem, problem in ((T5, hard), (T5_SYNC, hard), (T6, hard), (T6, curved)):
         check = verify(theorem, problem, local_steps=local_steps, rounds=40, seeds=8)
-        assert check.verdict == HOLDS and check.how == "mean of 8 seeds"
+        assert check.verdict == HOLDS and check.how in ("mean of 8 seeds", "mean of 32 seeds")
 
 
 def test_the_engine_does_not_change_a_verdict_or_a_mean() -> None:
@@ -177,27 +173,6 @@ def test_the_admissible_step_is_checked(theorem: Any, factor: float, applies: bo
     assert ok is applies and (ok or "step size" in why)
 
 
-# ---- and it can fail -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", VIOLATIONS)
-def test_every_violation_is_caught_and_its_absence_is_not(name: str) -> None:
-    problems: list[Problem] = [
-        instance_0("T1", 1).problem,
-        instance_3(1).problem,
-        least_squares(heterogeneity="sorted", **SMALL),
-    ]
-    verdicts = []
-    for problem in problems:
-        honest = verify_all(THEOREMS, problem, local_steps=5, rounds=100)
-        assert FAILED not in [c.verdict for c in honest]
-        broken = verify_all(
-            THEOREMS, problem, local_steps=5, rounds=100, seeds=4, violation=VIOLATIONS[name]
-        )
-        verdicts += [c.verdict for c in broken]
-    assert FAILED in verdicts
-
-
 # ---- constants in the bounds ---------------------------------------------------------------------
 
 
@@ -228,6 +203,13 @@ def test_bounds_fall_with_t(t: int, local_steps: int) -> None:
 def test_the_families_decay_as_one_over_their_index() -> None:
     for fit in instance_slopes(largest=3000, points=5):
         assert fit.verdict == HOLDS and abs(fit.slope + 1) < 0.05
+        # From 30 to 3000 rounds 1/T falls by 100, and 1/sqrt(nT) by 10.
+        assert fit.undercut == pytest.approx(10.0, rel=0.15)
+        curve = fit.y[0] * np.sqrt(fit.x[0] / fit.x)
+        assert fit.undercut == pytest.approx(curve[-1] / fit.y[-1])
+    x = np.geomspace(1, 100, 5)
+    assert fit_slope(x, x**-0.5, "as the older order", -1.0).undercut == pytest.approx(1.0)
+    assert math.isnan(fit_slope(x, x**-1.0, "nothing predicted", None).undercut)
 
 
 def test_a_power_law_with_equal_nodes_decays_as_one_over_t() -> None:
@@ -238,15 +220,6 @@ def test_a_power_law_with_equal_nodes_decays_as_one_over_t() -> None:
     run = run_local_sgd(problem, step_size=1.0, rounds=2000, gradient="full", record=[1000, 2000])
     early, late = run.history["global_loss"][0, 0, -2:]
     assert late / early < 0.1
-
-
-def test_seeds_are_added_until_the_interval_decides() -> None:
-    # Four seeds leave the interval of T1 astride its bound here; sixteen and more do not.
-    problem = realizable_logistic(n_nodes=2, dimension=64, rank=4)
-    few = verify(T1, problem, local_steps=3, rounds=10, seeds=4)
-    told = verify(T1, problem, local_steps=3, rounds=10, seeds=[0, 1, 2, 3])
-    assert few.verdict == HOLDS and few.how != "mean of 4 seeds"
-    assert told.how == "mean of 4 seeds" and told.verdict == FAILED and told.low < told.bound
 
 
 def test_local_steps_save_nothing_on_i1_and_everything_with_equal_nodes() -> None:
@@ -269,16 +242,6 @@ def test_fit_slope_recovers_an_exponent_and_covers_it() -> None:
     assert fit_slope(x, x**-1.0, "test", -1.5).verdict == FAILED
     with pytest.raises(ValueError, match="at least 3 points"):
         fit_slope(x[:2], x[:2], "test", None)
-
-
-def test_confidence_interval_covers_the_mean_95_times_in_100() -> None:
-    random = np.random.default_rng(0)
-    covered = sum(
-        low <= 1.0 <= high
-        for _, low, high in (confidence_interval(random.exponential(size=60)) for _ in range(2000))
-    )
-    # 5 sigma below what an exact interval would cover, less the skew of an exponential.
-    assert 0.91 * 2000 < covered < 0.97 * 2000
 
 
 def test_find_theorems_knows_families_and_refuses_others() -> None:

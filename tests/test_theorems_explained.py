@@ -10,11 +10,12 @@ import pytest
 
 from theory.problems.generators import least_squares, realizable_logistic
 from theory.support.errors import UserError
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE
 from theory.theorems import SHARPER, THEOREMS, Theorem
 from theory.theorems.explain import WIDTH, explain, explain_theorem, overview
 from theory.theorems.template import TX, instance_flip
-from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, verify
-from theory.verification.orders import simulate_instance
+from theory.verification.check import verify
+from theory.verification.tightness import simulate_instance
 
 FOLDER = Path(__file__).resolve().parent.parent / "theory" / "theorems"
 ORDER = ("Statement", "Assumptions", "Proof", "Bound", "Instance", "Sharper: ", "References")

@@ -30,7 +30,7 @@ from theory.theorems.t2_synchronised import bound as bound_t2
 from theory.theorems.t2_synchronised import least_last_loss
 from theory.theorems.t3_similar import bound as bound_t3
 from theory.theorems.t3_similar import least_similar_loss
-from theory.verification.orders import simulate_instance
+from theory.verification.tightness import simulate_instance
 
 
 def ratio(instance: Instance) -> float:

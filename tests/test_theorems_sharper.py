@@ -21,6 +21,7 @@ from theory.problems.losses import SIGMOID_REGRESSION
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
+from theory.support.verdicts import HOLDS
 from theory.theorems import (
     SHARPER,
     THEOREMS,
@@ -36,7 +37,7 @@ from theory.theorems import (
     t6_nonconvex,
 )
 from theory.theorems.base import BestAtRounds, Metric
-from theory.verification.check import HOLDS, verify
+from theory.verification.check import verify
 
 SEEDS = st.integers(0, 10_000)
 ROUNDING = 1 + 1e-9

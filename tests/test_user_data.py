@@ -16,7 +16,8 @@ from theory import THEOREMS, load_problem, run_local_sgd
 from theory.problems.losses import HARD_LOGISTIC, SIGMOID_REGRESSION, SOFT_LOGISTIC, SQUARED
 from theory.support import memory
 from theory.support.errors import UserError
-from theory.verification.check import NOT_APPLICABLE, verify_all
+from theory.support.verdicts import NOT_APPLICABLE
+from theory.verification.check import verify_all
 
 RANDOM = np.random.default_rng(3)
 SIZES = (4, 2, 5)

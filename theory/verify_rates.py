@@ -1,228 +1,215 @@
 """``python -m theory.verify_rates``: which rates of Local SGD hold, how tight, at what cost in rounds.
 
-Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input.
+Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input, 3 when nothing could be decided.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import textwrap
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from theory.problems.generators import HETEROGENEITIES
 from theory.simulation.compiled_engines import ENGINES
 from theory.support import command as cli
+from theory.support import numbers
 from theory.support.errors import UserError
-from theory.support.files import write_json, write_text
-from theory.support.provenance import provenance
-from theory.theorems import THEOREMS
+from theory.support.files import check_outputs, write_json, write_text
+from theory.support.progress import Progress
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
+from theory.theorems import THEOREMS, find_theorems
+from theory.theorems.explain import explain
 from theory.verification import tables
-from theory.verification.baselines import BaselineRow, baseline_rows
-from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
-from theory.verification.orders import (
-    Communication,
-    SlopeFit,
-    communication,
-    instance_slopes,
-    power_law_order,
-    power_law_slope,
-    typical_communication,
-)
-from theory.verification.sweep import LEVELS, PROBLEMS, Sweep, Tightness, run_sweep, tightness_table
+from theory.verification.report import Report, as_csv, as_json, digest, make_report
+from theory.verification.sweep import GRADIENTS, LEVELS, PROBLEMS, Sweep, make_problem
 from theory.verification.violations import VIOLATIONS
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = cli.make_app()
+# Lists are typed as "1,5" or by repeating the option.
+Words = list[str] | None
 
 
-@dataclass
-class Verification:
-    """Everything that one call found."""
-
-    sweep: Sweep
-    checks: list[Check]
-    tightness: list[Tightness] = field(default_factory=list)
-    slopes: list[SlopeFit] = field(default_factory=list)
-    communication: list[Communication] = field(default_factory=list)
-    baselines: list[BaselineRow] = field(default_factory=list)
-
-    @property
-    def failed(self) -> int:
-        """How many verdicts are FAILED."""
-        verdicts = [c.verdict for c in self.checks] + [t.verdict for t in self.tightness]
-        verdicts += [s.verdict for s in self.slopes] + [c.fit.verdict for c in self.communication]
-        return verdicts.count(FAILED)
-
-
-def verify_everything(
-    sweep: Sweep, *, workers: int = 1, quick: bool = False, report: Any = None
-) -> Verification:
-    """The sweep, then instances, orders and communication; only the sweep under a violation.
-
-    Args:
-        sweep: what to check.
-        workers: joblib workers for the sweep.
-        quick: smaller families.
-        report: called with (cells done, cells).
-
-    Raises:
-        UserError: an option outside its range.
-    """
-    found = Verification(sweep, run_sweep(sweep, workers=workers, report=report))
-    if sweep.violation is not None:
-        return found
-    largest = 2_000 if quick else 10_000
-    found.tightness = tightness_table(rounds=largest)
-    found.slopes = instance_slopes(largest, points=7 if quick else 13)
-    found.slopes.append(power_law_order(100, 2.0))
-    found.communication = communication(rounds=200 if quick else 1000)
-    if not quick:
-        found.slopes.append(power_law_order(60, 3.0))
-        found.slopes += [power_law_slope(decay) for decay in (0.5, 1.0, 2.0)]
-        found.communication += [typical_communication(level) for level in LEVELS]
-        found.baselines = baseline_rows(LEVELS)
-    return found
-
-
-def _as_json(found: Verification) -> dict[str, Any]:
-    return {
-        **provenance(),
-        "data_name": "synthetic problems, seeds in sweep",
-        "failed": found.failed,
-        "sweep": asdict(found.sweep),
-        "checks": [asdict(c) for c in found.checks],
-        "tightness": [asdict(t) for t in found.tightness],
-        "slopes": [{**asdict(s), "verdict": s.verdict} for s in found.slopes],
-        "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found.communication],
-        "baselines": [asdict(b) for b in found.baselines],
-    }
-
-
-def _as_csv(checks: list[Check]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Check)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(c) for c in checks)
-    return text.getvalue()
-
-
-def _print(console: Console, found: Verification, seconds: float) -> None:
-    console.print(tables.check_table(found.checks))
-    if any(c.verdict == NOT_APPLICABLE for c in found.checks):
-        console.print(tables.not_applicable_table(found.checks))
-    if found.tightness:
-        console.print(tables.tightness_table(found.tightness))
-        console.print(tables.slope_table(found.slopes))
-        console.print(tables.communication_table(found.communication))
-    if found.baselines:
-        console.print(tables.baseline_table(found.baselines))
-    console.print(tables.summary_table(found.checks, found.tightness, found.communication))
-    verdicts = Counter(c.verdict for c in found.checks)
-    style = "bold red" if found.failed else "bold green"
-    console.print(
-        f"{verdicts[HOLDS]} checks hold, {verdicts[NOT_APPLICABLE]} do not apply, "
-        f"{found.failed} FAILED (instances, orders and communication included), in {seconds:.0f} s.",
-        style=style,
-    )
+def _explain(name: str | None) -> None:
+    if name is not None:
+        print(explain(name), end="")
+        raise typer.Exit(cli.DONE)
 
 
 @app.command()
 def main(
-    theorem: Annotated[list[str], typer.Option(help="T1 ... T6; repeatable.")] = [  # noqa: B006
-        t.name for t in THEOREMS
-    ],
-    problem: Annotated[
-        list[str], typer.Option(help=f"Of {', '.join(PROBLEMS)}; repeatable.")
-    ] = list(PROBLEMS),  # noqa: B006
-    heterogeneity: Annotated[
-        list[str], typer.Option(help=f"Of {', '.join(HETEROGENEITIES)}; repeatable.")
-    ] = list(LEVELS),  # noqa: B006
+    theorem: Annotated[Words, typer.Option(help="T0 ... T6, T2/S3, ...; default: all.")] = None,
+    problem: Annotated[Words, typer.Option(help=f"Of {', '.join(PROBLEMS)}.")] = None,
+    heterogeneity: Annotated[Words, typer.Option(help=f"Of {', '.join(HETEROGENEITIES)}.")] = None,
     local_steps: Annotated[
-        list[int], typer.Option("--local-steps", "-K", help="K, local steps a round; repeatable.")
-    ] = [1, 5, 20],  # noqa: B006
-    rounds: Annotated[int, typer.Option("--rounds", "-R", help="R; T = K R.")] = 200,
+        Words, typer.Option("--local-steps", "-K", help="K, local steps a round; default: 1,5,20.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", "-R", help="R; T = K R. Default: 200, quick: 50.")
+    ] = None,
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="n.")] = 5,
     dimension: Annotated[
         int | None,
         typer.Option("--dimension", "-d", help="d; default: 256, or 16 n if that is more."),
     ] = None,
     step_size: Annotated[
-        float | None,
+        Words,
         typer.Option(help="eta as a multiple of 1/L; default: each theorem's own admissible step."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Sample paths, where no exact value exists.")] = 32,
-    problem_seed: Annotated[int, typer.Option(help="Seed of the generated problems.")] = 0,
+    gradient: Annotated[Words, typer.Option(help="Of stochastic, full; default: both.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Sample paths, at first, where no exact value exists; 32, quick: 12."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", "--problem-seed", help="Seed of the generated problems.")
+    ] = 0,
     engine: Annotated[str, typer.Option(help=f"auto, exact, {', '.join(ENGINES)}.")] = "auto",
     workers: Annotated[int, typer.Option(help="joblib workers; -1 for all cores.")] = 1,
     data: Annotated[
-        list[str], typer.Option(help="A .npz or .csv with your own nodes; repeatable.")
-    ] = [],  # noqa: B006
-    loss: Annotated[str, typer.Option(help="For --data: squared, logistic, sigmoid.")] = "squared",
+        list[str] | None,
+        typer.Option(
+            help="A file with your own nodes. npz: arrays A0 (m, d), b0 (m,), A1, b1, ... or A, b, "
+            "node. csv: columns node, target; the rest are features."
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="For --data: squared (default), logistic, sigmoid."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the checks as CSV.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the checks as CSV.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller runs, under 20 s.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print every check, and what does not apply.")
+    ] = False,
     violation: Annotated[
         str | None,
         typer.Option("--break", help=f"Violate a hypothesis on purpose: {', '.join(VIOLATIONS)}."),
     ] = None,
-) -> None:
+    _explained: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            callback=_explain,
+            is_eager=True,
+            help="Print a theorem with its proof and stop; also: lemmas.",
+        ),
+    ] = None,
+    version: cli.Version = False,
+) -> int:
     """Check the rates of Local SGD under interpolation against closed-form constants.
 
-    With --data alone, only your problem is checked.
+    Options that take several values take them as 1,5 or repeated. With --data alone, only your problem
+    is checked.
     """
-    only_data = bool(data) and tuple(problem) == PROBLEMS
+    standard = Sweep()
+    if loss is not None and not data:
+        raise UserError(f"--loss is {loss}, allowed with --data only")
+    workers = numbers.whole("workers", workers, -1)
+    if workers == 0:
+        raise UserError("workers is 0, allowed: at least 1, or -1 for all cores")
+    some = tuple(numbers.words("problem", problem, PROBLEMS)) if problem else None
     sweep = Sweep(
-        theorems=tuple(theorem),
-        problems=() if only_data else tuple(problem),
-        heterogeneity=tuple(heterogeneity),  # type: ignore[arg-type]
-        local_steps=tuple(local_steps),
-        rounds=min(rounds, 50) if quick else rounds,
+        theorems=_theorems(theorem) or standard.theorems,
+        problems=some if some is not None else (() if data else PROBLEMS),
+        heterogeneity=_words("heterogeneity", heterogeneity, HETEROGENEITIES) or LEVELS,  # type: ignore[arg-type]
+        local_steps=tuple(numbers.whole_numbers("K (local steps)", local_steps, 1))
+        if local_steps is not None
+        else standard.local_steps,
+        rounds=rounds if rounds is not None else (50 if quick else standard.rounds),
         n_nodes=nodes,
         dimension=max(256, 16 * nodes) if dimension is None else dimension,
-        step_factor=step_size,
-        seeds=min(seeds, 12) if quick else seeds,
+        step_factors=tuple(numbers.real_numbers("step size in units of 1/L", step_size, above=0))
+        if step_size is not None
+        else (),
+        gradients=_words("gradient", gradient, GRADIENTS) or GRADIENTS,
+        seeds=seeds if seeds is not None else (12 if quick else standard.seeds),
         engine=engine,
-        data=tuple(data),
-        loss=loss,
+        data=tuple(data or ()),
+        loss=loss or standard.loss,
         violation=violation,
-        problem_seed=problem_seed,
+        problem_seed=seed,
     )
     sweep.check()
-    if engine not in ("auto", "exact", *ENGINES):
-        raise UserError(f"engine is {engine!r}, allowed: auto, exact, {', '.join(ENGINES)}")
-    if workers == 0 or workers < -1:
-        raise UserError(f"workers is {workers}, allowed: at least 1, or -1 for all cores")
+    inputs: dict[str, Path | None] = {f"--data {path}": Path(path) for path in sweep.data}
+    check_outputs({"--json": json, "--csv": csv}, inputs)
     console = cli.console()
+    for path in sweep.data:
+        _say(console, digest(make_problem(sweep, path, None)))
     began = time.perf_counter()
-    with Progress(
-        TextColumn("checking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("cells", total=None)
-        found = verify_everything(
-            sweep,
-            workers=workers,
-            quick=quick,
-            report=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    _print(console, found, time.perf_counter() - began)
+    with Progress("checking") as progress:
+        found = make_report(sweep, workers=workers, quick=quick, report=progress.update)
     if json is not None:
-        write_json(json, _as_json(found))
-    if csv_file is not None:
-        write_text(csv_file, _as_csv(found.checks))
-    if found.failed:
-        raise typer.Exit(1)
+        write_json(json, as_json(found))
+    if csv is not None:
+        write_text(csv, as_csv(found.checks))
+    show(console, found, time.perf_counter() - began, details)
+    if found.count(FAILED):
+        return cli.FAILED
+    return cli.DONE if found.decided else cli.UNDECIDED
+
+
+def _words(name: str, typed: list[str] | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(numbers.words(name, typed, allowed)) if typed is not None else ()
+
+
+def _theorems(typed: list[str] | None) -> tuple[str, ...]:
+    names = [name.strip() for text in typed or [] for name in text.split(",")]
+    return tuple(t.name for t in find_theorems(names))
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    for line in text.splitlines():
+        for piece in textwrap.wrap(line, tables.WIDTH, break_long_words=False):
+            console.print(piece, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(console: Console, found: Report, seconds: float, details: bool) -> None:
+    """Print a report: one screen, or with every check and table."""
+    named = {t.name for t in THEOREMS} if found.sweep.theorems == Sweep().theorems else set()
+    rows = [s for s in found.summary if details or not named or s.theorem in named]
+    shown = []
+    if details:
+        shown += tables.check_tables(found.checks)
+        shown.append(tables.not_applicable_table(found.checks))
+        if found.count(UNDECIDED):
+            shown.append(tables.undecided_table(found.checks))
+        if found.tightness:
+            shown.append(tables.tightness_table(found.tightness))
+        if found.sharper:
+            shown.append(tables.sharper_table(found.sharper))
+    shown.append(tables.summary_table(rows))
+    if found.slopes:
+        shown.append(tables.slope_table(found.slopes, details))
+    if found.communication:
+        shown.append(tables.communication_table(found.communication))
+        if details:
+            shown.append(tables.needed_table(found.communication))
+    if found.baselines and details:
+        shown.append(tables.baseline_table(found.baselines))
+    for table in shown:
+        console.print(table)
+        console.print()
+    _say(console, _closing(found, seconds), "bold red" if found.count(FAILED) else "bold green")
+    if not found.decided:
+        _say(console, "Nothing could be decided; --details says why.")
+    elif not details:
+        _say(console, "--details: every check; --explain T2: a theorem and its proof; --help.")
+
+
+def _closing(found: Report, seconds: float) -> str:
+    verdicts = Counter(c.verdict for c in found.checks)
+    others = found.count(HOLDS) - verdicts[HOLDS]
+    more = f" {others} instances, orders and families of communication hold." if others else ""
+    return (
+        f"{verdicts[HOLDS]} checks hold, {found.count(FAILED)} FAILED, {verdicts[UNDECIDED]} undecided, "
+        f"{verdicts[NOT_APPLICABLE]:,} do not apply; {seconds:.0f} s.{more}"
+    )
 
 
 def script() -> NoReturn:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from theory.theorems import Instance, instance_1, instance_5, t2_synchronised, t3_similar
-from theory.verification.orders import simulate_instance
+from theory.verification.tightness import simulate_instance
 
 
 def bend_curve(

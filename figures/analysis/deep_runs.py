@@ -18,7 +18,7 @@ from figures.analysis.ladder import (
     ladder_runs,
 )
 from figures.analysis.sources import MissingResult, Sources
-from theory.verification.orders import fit_slope
+from theory.verification.slopes import fit_slope
 
 _NAME = re.compile(r"(?P<preset>[^/_]+)_(?P<experiment>[^/_]+)_(?P<regime>[a-z]+)_K\d+\.json$")
 

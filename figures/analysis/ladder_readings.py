@@ -27,7 +27,7 @@ import numpy as np
 
 from figures.analysis.deep_runs import slope_in_k
 from figures.analysis.ladder import Run, Rung
-from theory.verification.check import confidence_interval
+from theory.verification.intervals import confidence_interval
 
 #: Seeds that a verdict needs, and the ratio below which rounds count as alike.
 LEAST_SEEDS, ALIKE = 3, 1.25

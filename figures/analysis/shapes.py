@@ -45,8 +45,29 @@ VERIFICATION = {
         "rounds": WHOLE,
         "n_nodes": WHOLE,
         "heterogeneity": Entries([TEXT]),
+        "gradients": [TEXT],
         "seeds": WHOLE,
     },
+    "summary": [
+        {
+            "theorem": TEXT,
+            **dict.fromkeys(("holds", "failed", "undecided", "not_applicable"), WHOLE),
+            "least": MAYBE,
+            "median": MAYBE,
+            "problems": Entries([TEXT]),
+        }
+    ],
+    "sharper": Entries(
+        [
+            {
+                "variant": TEXT,
+                "title": TEXT,
+                "checks": WHOLE,
+                "median": MAYBE,
+                "median_sharper": MAYBE,
+            }
+        ]
+    ),
     "checks": [
         {
             "theorem": TEXT,
@@ -80,9 +101,11 @@ VERIFICATION = {
             "family": TEXT,
             "predicted": (int, float, NONE),
             "tolerance": NUMBER,
+            "undercut": (int, float, NONE),
             "verdict": TEXT,
         }
     ],
+    "undercut_reading": TEXT,
     "communication": [
         {
             "family": TEXT,

@@ -27,8 +27,8 @@ from theory.theorems import (
     instance_4,
 )
 from theory.theorems.t5_separable import closed_form, comparator_bound
-from theory.verification.check import confidence_interval
-from theory.verification.orders import simulate_instance
+from theory.verification.intervals import confidence_interval
+from theory.verification.tightness import simulate_instance
 
 NODES, SAMPLES, DIMENSION = 5, 40, 256
 

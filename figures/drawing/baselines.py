@@ -23,6 +23,12 @@ LOOKS = {
     ("mini-batch SGD", "equal computation"): ("mini-batch SGD, equal computation", "sky", "--"),
     ("GD", "equal communication"): ("GD, equal communication", "black", "-"),
     ("GD", "equal computation"): ("GD, equal computation", "grey", "--"),
+    ("accelerated GD", "equal communication"): (
+        "accelerated GD, equal communication",
+        "green",
+        "-",
+    ),
+    ("accelerated GD", "equal computation"): ("accelerated GD, equal computation", "orange", "--"),
 }
 LEVELS: dict[generators.Heterogeneity, str] = {"iid": "iid nodes", "sorted": "sorted nodes"}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from figures.analysis.sources import Sources
-from figures.drawing import baselines, bend, bounds, deep_curves, orders, worst_cases
+from figures.drawing import baselines, bend, bounds, deep_curves, orders, outer_steps, worst_cases
 from theory.support.errors import UserError
 
 
@@ -123,6 +123,15 @@ FIGURES: tuple[Entry, ...] = (
         "Average losses after a fixed number of rounds against the step size, and the bounds with "
         "their factor min(1, 2 - eta L). Beyond 2/L (shaded) the theorems are silent.",
         orders.step_size,
+    ),
+    Entry(
+        "outer-steps",
+        "FedAvg as it is run: outer steps",
+        "Loss against rounds at equal communication, with iid and with sorted nodes. The server moves by "
+        "beta times the mean of the nodes' movements: beta = 1 is plain averaging; extrapolation by P/Q "
+        "keeps its bounds (T8) and ends in one round on the instance where it is slowest; half of it is "
+        "FedExP; Polyak's step uses the losses, whose least value is 0 here.",
+        outer_steps.outer_steps,
     ),
     Entry(
         "baselines",

@@ -38,6 +38,8 @@ OKABE_ITO = {
 REGIME_STYLE = {
     "iid": (OKABE_ITO["blue"], "o"),
     "mixed": (OKABE_ITO["green"], "s"),
+    "two shards": (OKABE_ITO["green"], "s"),
+    "one shard": (OKABE_ITO["vermilion"], "^"),
     "pathological": (OKABE_ITO["vermilion"], "^"),
     "sorted": (OKABE_ITO["purple"], "D"),
 }

@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "set-up": set_up,
     "deviations": deep_tables.deviations,
     "verification": theory_tables.verification,
+    "sharper": theory_tables.sharper,
     "tightness": theory_tables.tightness,
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,

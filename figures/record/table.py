@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from theory.verification.check import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS
 from theory.verification.tables import number
 
 COMMAND = "python "

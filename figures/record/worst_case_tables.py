@@ -10,7 +10,7 @@ from figures.analysis.certificates import CERTIFY_COMMAND, certified
 from figures.analysis.sources import Sources
 from figures.analysis.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, solved_rows
 from figures.record.table import Table, value_text
-from theory.verification.check import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS
 
 METRIC_NAMES = {
     "average_local": "T1, average local loss",

@@ -159,7 +159,7 @@ def _instances(cell: Cell) -> Iterator[tuple[str, Instance]]:
     yield "I0", instance_0("T2", rounds, k)
     if factor <= 1:
         yield "I1", instance_1(rounds, k, step_factor=factor)
-        # Local steps pay until K = 1/c: the bend is where a wrong dependence on c shows.
+        # Local steps pay from K = 1/c on: the bend is where a wrong dependence on c shows.
         for c in sorted({0.1, 0.5, 1.0 / k}):
             yield f"I5, c = {c:g}", instance_5(rounds, k, similarity=c, step_factor=factor)
     yield "I2", instance_2(rounds, k)

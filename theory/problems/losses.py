@@ -39,6 +39,8 @@ class MarginLoss:
         curvature_within: the smallest second derivative for ``|z - t| <= radius``, given (t, radius);
             None where the loss has no useful lower bound.
         code: number of the compiled twin, -1 if there is none.
+        steepest: the largest |d loss / dz|; infinite where there is none. It bounds what a rare path
+            can add to a mean of squared gradients where the loss is not convex.
     """
 
     name: str
@@ -49,6 +51,7 @@ class MarginLoss:
     attained: bool
     curvature_within: Callable[[Array, Array], Array] | None = None
     code: int = -1
+    steepest: float = float("inf")
 
 
 def _squared(z: Array, t: Array) -> Array:
@@ -147,9 +150,10 @@ SOFT_LOGISTIC = MarginLoss(
     True,
     _soft_logistic_curvature_within,
     1,
+    1.0,
 )
 HARD_LOGISTIC = MarginLoss(
-    "hard logistic", _hard_logistic, _hard_logistic_derivative, 0.25, True, False, None, 2
+    "hard logistic", _hard_logistic, _hard_logistic_derivative, 0.25, True, False, None, 2, 1.0
 )
 SIGMOID_REGRESSION = MarginLoss(
     "sigmoid regression",
@@ -160,6 +164,8 @@ SIGMOID_REGRESSION = MarginLoss(
     True,
     None,
     3,
+    # |s - y| s (1 - s) with y in (0, 1) is below s^2 (1 - s), s = 2/3.
+    4.0 / 27.0,
 )
 LOSSES = (SQUARED, SOFT_LOGISTIC, HARD_LOGISTIC, SIGMOID_REGRESSION)
 
@@ -182,8 +188,8 @@ def check_loss(loss: MarginLoss, targets: Array) -> None:
 
     Raises:
         UserError: names the loss, what is wrong and where: a shape, a value that is not finite or below
-            0, a minimum that is not at the target, a derivative that is not the slope, a curvature
-            above the bound, a slope that falls though the loss is said to be convex, or a
+            0, a minimum that is not at the target, a derivative that is not the slope or above the
+            steepest, a curvature above the bound, a slope that falls though the loss is said to be convex, or a
             ``curvature_within`` above the curvature.
     """
     chosen = np.unique(targets)
@@ -215,6 +221,8 @@ def check_loss(loss: MarginLoss, targets: Array) -> None:
             change,
         ),
     ]
+    steep = np.abs(slopes[0])
+    tests.append((steep <= loss.steepest * (1 + 1e-9), "slope", "above the steepest", slopes[0]))
     if loss.convex:
         tests.append((change >= -bend, "second derivative", "below 0, so it is not convex", change))
     if loss.attained:

@@ -40,6 +40,8 @@ class RoundRecord:
         outer_step: beta_r; for a variant with a ``combine`` of its own <xbar_{r+1} - xbar_r, Delta>/Q.
         distance: ||xbar_r - x*||^2 at the start of the round; NaN without x*. Its value after the last
             round is the last "distance" of the history.
+        decrease: beta (P - beta Q) + 2 beta eta phi S, by which Lemma 2 says that the distance falls at
+            least; NaN where L is unknown. phi counts as 0 for eta > 2/L.
     """
 
     mean_square: Array
@@ -47,6 +49,7 @@ class RoundRecord:
     loss: Array
     outer_step: Array
     distance: Array
+    decrease: Array
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def run_local_sgd(
     }
     history = {name: columns[name] for name in METRICS}
     rows = np.repeat(state.record.reshape(*shape, -1, 5), copies, axis=1)
+    phis = plan.phis.reshape(len(etas), -1, 1)[:, :1]
+    round_record = _round_record(rows, etas[:, None, None] * phis) if record_rounds else None
     finite = np.asarray(np.isfinite(history["global_loss"]).all(axis=-1))
     return LocalSGDResult(
         step_sizes=etas,
@@ -212,7 +217,7 @@ def run_local_sgd(
         engine=name,
         diverged=~finite,
         variant=chosen.name,
-        round_record=RoundRecord(*np.moveaxis(rows, -1, 0)) if record_rounds else None,
+        round_record=round_record,
     )
 
 
@@ -245,6 +250,13 @@ def _march(
                     records["average " + name][:, g] = state.sums[:, q] / count
                 records["best"][:, g] = state.best
     return records
+
+
+def _round_record(rows: Array, certified: Array) -> RoundRecord:
+    mean_square, square_mean, loss, beta, distance = np.moveaxis(rows, -1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        decrease = beta * (mean_square - beta * square_mean) + 2 * beta * certified * loss
+    return RoundRecord(mean_square, square_mean, loss, beta, distance, decrease)
 
 
 def _variant(

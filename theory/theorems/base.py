@@ -8,7 +8,7 @@ and their constants are this project's, for the rates that the paper's abstract 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,11 @@ class Metric:
         return (self.name,) if self.averaged else ()
 
     @property
+    def reads_rounds(self) -> bool:
+        """Whether it is read off the record of every round, which a run must then keep."""
+        return False
+
+    @property
     def at_rounds(self) -> bool:
         """Whether it changes at synchronisation only."""
         return self.name.startswith("sync")
@@ -90,6 +95,59 @@ class BestAtRounds(Metric):
     def curve(self, result: Measured) -> Array:
         """See :class:`Metric`."""
         return np.fmin(result.best_sync_loss, result.history["global_loss"])
+
+
+class Rounds(Protocol):
+    """P, Q, S, beta and ||xbar_r - x*||^2 of every round, (step sizes, seeds, R); see Lemma 2."""
+
+    @property
+    def mean_square(self) -> Array:
+        """P."""
+
+    @property
+    def square_mean(self) -> Array:
+        """Q."""
+
+    @property
+    def loss(self) -> Array:
+        """S."""
+
+    @property
+    def outer_step(self) -> Array:
+        """beta."""
+
+    @property
+    def distance(self) -> Array:
+        """||xbar_r - x*||^2 at the start of the round."""
+
+    @property
+    def decrease(self) -> Array:
+        """What Lemma 2 says the distance falls by, at least."""
+
+
+@dataclass(frozen=True)
+class RoundMetric(Metric):
+    """A number that the rounds of a path come to, such as a sum over them.
+
+    Attributes:
+        of: from the rounds and the squared distances at the start of each and after the last,
+            (step sizes, seeds, R + 1), to (step sizes, seeds).
+    """
+
+    of: Callable[[Rounds, Array], Array] = field(kw_only=True)
+
+    @property
+    def reads_rounds(self) -> bool:
+        """See :class:`Metric`."""
+        return True
+
+    def curve(self, result: Measured) -> Array:
+        """Of the whole run only, (step sizes, seeds, 1)."""
+        rounds: Rounds | None = getattr(result, "round_record", None)
+        if rounds is None:
+            raise TypeError(f"{self.name} is read off a run with record_rounds=True")
+        last = result.history["distance"][..., -1:]
+        return self.of(rounds, np.concatenate([rounds.distance, last], axis=-1))[..., None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +191,8 @@ Hypothesis = Callable[[KnowsConstants, Setting], Assumption]
 Bound = Callable[[KnowsConstants, Setting, int], float]
 # (problem, setting, outcome) -> bound on each path of the outcome, (seeds,).
 PathBound = Callable[[KnowsConstants, Setting, Measured], Array]
+# (problem, plain setting) -> the setting, clients and outer step included, that a theorem is about.
+Adapted = Callable[[KnowsConstants, Setting], Setting]
 # (problem, K) -> an admissible eta.
 Step = Callable[[KnowsConstants, int], float]
 # (problem, eps, K) -> rounds that the bound needs for accuracy eps at the default step size.
@@ -176,6 +236,7 @@ class Theorem:
             variant.
         bound: the right-hand side on a problem.
         default_step: an admissible step size, (problem, K) -> eta.
+        setting: clients and outer step with which it is checked where the caller names none.
         rounds_to: communication complexity from the bound, where it is a closed form.
         every_path: whether the bound holds on every sample path, not only in expectation.
         path_bound: the bound that a path has for itself, where there is a smaller one.
@@ -194,6 +255,7 @@ class Theorem:
     formula: Callable[..., float]
     bound: Bound
     default_step: Step
+    setting: Adapted = lambda problem, setting: setting
     rounds_to: RoundsTo | None = None
     every_path: bool = False
     path_bound: PathBound | None = None

@@ -7,7 +7,16 @@ node. Every baseline is a schedule of the same simulator, so the comparison shar
 * mini-batch SGD, equal computation: one step on b samples, and a communication, where Local SGD takes a
   local step: K times the communication;
 * GD, equal communication: one full gradient a round, however many samples a node holds;
-* GD, equal computation: as many full gradients as the same number of sample gradients pays for.
+* GD, equal computation: as many full gradients as the same number of sample gradients pays for;
+* accelerated GD, in the same two ways: Nesterov's method on f, the only one here that is no schedule of
+  the simulator. With full gradients it is min-max optimal for shared optima up to a constant (Patel et
+  al. 2024, Theorem 11): f(x_R) <= 2 L_f D/(R+1)^2.
+
+References:
+    Yu. Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)"
+    (1983); A. Beck, M. Teboulle, "A fast iterative shrinkage-thresholding algorithm" (SIAM J. Imaging
+    Sciences 2009), Theorem 4.4; K. K. Patel et al., "The limits and potentials of Local SGD for
+    distributed heterogeneous learning with intermittent communication" (COLT 2024).
 """
 
 from __future__ import annotations
@@ -24,9 +33,12 @@ from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import log_grid, run_local_sgd
 from theory.simulation.moments import exact_moments
 from theory.support.errors import UserError
-from theory.verification.check import confidence_interval
+from theory.verification.intervals import confidence_interval
 
 Array = NDArray[np.float64]
+
+
+ACCELERATED = "accelerated GD"
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Schedule:
     """How a method spends its budget.
 
     Attributes:
-        method: "Local SGD", "mini-batch SGD" or "GD".
+        method: "Local SGD", "mini-batch SGD", "GD" or "accelerated GD".
         budget: what it shares with Local SGD: "equal communication", "equal computation" or both.
         local_steps, rounds, batch_size, gradient: as in :func:`theory.simulation.local_sgd.run_local_sgd`.
         step_size: eta.
@@ -60,7 +72,9 @@ class Baseline:
         step_factor: that step size over the method's own default.
         communications: rounds so far, (g,), first 0.
         gradients: sample gradients a node so far, (g,).
-        loss, low, high: E f(xbar) with its 95% interval (equal where exact), (g,).
+        loss, low, high: E f(xbar) with its 95% interval by Student's t (equal where exact), (g,).
+        bound: what accelerated GD's theorem says at its default step, (g,), from round 1 on; NaN for
+            the other methods, whose bounds are T1-T6.
     """
 
     schedule: Schedule
@@ -70,18 +84,19 @@ class Baseline:
     loss: Array
     low: Array
     high: Array
+    bound: Array
 
 
 def schedules(
     problem: MarginProblem, local_steps: int, rounds: int, batch_size: int = 1
 ) -> list[Schedule]:
-    """Local SGD and its four baselines, each with its default step.
+    """Local SGD and its six baselines, each with its default step.
 
-    The default is the largest 1/L that fits the method. Local SGD: the per-sample L (T1-T3). GD: L_f,
-    the smoothness of f. Mini-batch SGD on b samples at each of n nodes: L_f + L/(n b), as interpolation
-    gives E||g||^2 <= ||grad f||^2 + (1/(n b)) mean_i E||g_i||^2 <= 2 (L_f + L/(n b)) f; so the
-    baseline may profit from its larger batch. An equal computation that pays for no full gradient at
-    all leaves GD one round.
+    The default is the largest 1/L that fits the method. Local SGD: the per-sample L (T1-T3). GD, also
+    accelerated: L_f, the smoothness of f. Mini-batch SGD on b samples at each of n nodes: L_f +
+    L/(n b), as interpolation gives E||g||^2 <= ||grad f||^2 + (1/(n b)) mean_i E||g_i||^2 <=
+    2 (L_f + L/(n b)) f; so the baseline may profit from its larger batch. An equal computation that
+    pays for no full gradient at all leaves GD one round.
     """
     sample, whole = problem.smoothness, problem.global_smoothness
 
@@ -122,8 +137,11 @@ def schedules(
             batched(batch_size),
             float(batch_size),
         ),
-        Schedule("GD", "equal communication", 1, rounds, 1, "full", 1.0 / whole, full),
-        Schedule("GD", "equal computation", 1, paid, 1, "full", 1.0 / whole, full),
+        *(
+            Schedule(method, budget, 1, count, 1, "full", 1.0 / whole, full)
+            for method in ("GD", ACCELERATED)
+            for budget, count in (("equal communication", rounds), ("equal computation", paid))
+        ),
     ]
 
 
@@ -170,7 +188,13 @@ def _run(
 ) -> Baseline:
     grid = log_grid(s.rounds, points)
     eta, record = factor * s.step_size, grid * s.local_steps
-    if problem.loss is SQUARED:
+    bound = np.full(len(grid), np.nan)
+    if s.method == ACCELERATED:
+        loss = low = high = accelerated_descent(problem, eta, grid)
+        if factor <= 1:
+            # A smaller step is 1/L for a larger L.
+            bound[1:] = 2 * problem.initial_distance / (eta * (grid[1:] + 1.0) ** 2)
+    elif problem.loss is SQUARED:
         moments = exact_moments(
             problem,
             step_size=eta,
@@ -197,7 +221,31 @@ def _run(
         loss, low, high = np.array(bands).T
     chosen = Schedule(**{**s.__dict__, "step_size": eta})
     gradients = grid.astype(np.float64) * s.gradients_per_round
-    return Baseline(chosen, factor, grid, gradients, loss, low, high)
+    return Baseline(chosen, factor, grid, gradients, loss, low, high, bound)
+
+
+def accelerated_descent(problem: MarginProblem, step_size: float, grid: NDArray[np.int64]) -> Array:
+    """f(x_r) of Nesterov's accelerated gradient descent on f, (grid,).
+
+    x_{r+1} = y_r - eta grad f(y_r), y_{r+1} = x_{r+1} + ((t_r - 1)/t_{r+1}) (x_{r+1} - x_r), t_0 = 1,
+    t_{r+1} = (1 + sqrt(1 + 4 t_r^2))/2, in the coordinates of the row space.
+
+    Args:
+        step_size: eta, at most 1/L_f for the bound to hold.
+        grid: the rounds r to report, rising from 0.
+    """
+    c, weights = problem.coordinates, problem.sample_weights
+    offset = problem.features @ problem.start
+    x = y = np.zeros(problem.rank)
+    t, values = 1.0, {}
+    for r in range(int(grid[-1]) + 1):
+        values[r] = float(problem.loss_of_margins(offset + c @ x))
+        slopes = problem.loss.derivative(offset + c @ y, problem.targets) * weights
+        following = y - step_size * (slopes @ c)
+        t, before = 0.5 * (1 + np.sqrt(1 + 4 * t * t)), t
+        y = following + (before - 1) / t * (following - x)
+        x = following
+    return np.array([values[int(r)] for r in grid])
 
 
 @dataclass(frozen=True)
@@ -210,6 +258,7 @@ class BaselineRow:
         gradients: sample gradients a node in all.
         loss: heterogeneity -> exact E f(xbar) at the end.
         step_factor: heterogeneity -> the best multiple of the method's default step.
+        bound: heterogeneity -> 2 L_f D/(R+1)^2 for accelerated GD at the step used; NaN otherwise.
     """
 
     method: str
@@ -220,6 +269,7 @@ class BaselineRow:
     gradients: float
     loss: dict[str, float]
     step_factor: dict[str, float]
+    bound: dict[str, float]
 
 
 def baseline_rows(
@@ -246,6 +296,7 @@ def baseline_rows(
                 float(first.gradients[-1]),
                 {level: float(m.loss[-1]) for level, m in zip(found, methods, strict=True)},
                 {level: m.step_factor for level, m in zip(found, methods, strict=True)},
+                {level: float(m.bound[-1]) for level, m in zip(found, methods, strict=True)},
             )
         )
     return rows

@@ -1,4 +1,4 @@
-"""The grid of checks behind ``python -m theory.verify_rates``: problems, schedules, instances.
+"""The grid of checks behind ``python -m theory.verify_rates``: problems, schedules, own data.
 
 A sweep is a list of independent cells, run through joblib: the result does not depend on the number of
 workers, nor on joblib's backend (threads, processes, Dask, Ray).
@@ -6,11 +6,9 @@ workers, nor on joblib's backend (threads, processes, Dask, Ray).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -18,39 +16,43 @@ import joblib
 from theory.problems import generators
 from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
+from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
+from theory.simulation.compiled_engines import ENGINES
+from theory.support import numbers
 from theory.support.errors import UserError
-from theory.theorems import (
-    THEOREMS,
-    Instance,
-    Theorem,
-    find_theorems,
-    instance_0,
-    instance_1,
-    instance_2,
-    instance_3,
-    instance_4,
-)
-from theory.verification.check import FAILED, HOLDS, Check, verify_all
-from theory.verification.orders import simulate_instance
-from theory.verification.violations import Violation, find_violation
+from theory.theorems import SHARPER, THEOREMS, find_theorems, instance_0, instance_3
+from theory.verification.check import Check, verify_all
+from theory.verification.violations import VIOLATIONS, find_violation
 
 PROBLEMS = ("least-squares", "power-law", "logistic", "separable", "sigmoid", "I0", "I3")
+QUADRATIC = ("least-squares", "power-law", "I0", "I3")
+INSTANCES = ("I0", "I3")
 LEVELS: tuple[Heterogeneity, ...] = ("iid", "similar", "sorted")
+GRADIENTS = ("stochastic", "full")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to check. Fields as the command's options; None means the theorem's own choice."""
+    """What to check. Fields as the command's options; step sizes are multiples of 1/L.
 
-    theorems: tuple[str, ...] = tuple(t.name for t in THEOREMS)
+    Attributes:
+        theorems: names; the plain statements and their sharper variants.
+        step_factors: eta in units of 1/L, each for all theorems; empty for each theorem's own step.
+        gradients: "stochastic" (one sample a step) and "full" (deterministic).
+        data: files with one's own nodes, in place of or beside ``problems``.
+        loss: of the data.
+    """
+
+    theorems: tuple[str, ...] = tuple(t.name for t in (*THEOREMS, *SHARPER))
     problems: tuple[str, ...] = PROBLEMS
     heterogeneity: tuple[Heterogeneity, ...] = LEVELS
     local_steps: tuple[int, ...] = (1, 5, 20)
     rounds: int = 200
     n_nodes: int = 5
     dimension: int = 256
-    step_factor: float | None = None
+    step_factors: tuple[float, ...] = ()
+    gradients: tuple[str, ...] = GRADIENTS
     seeds: int = 32
     engine: str = "auto"
     data: tuple[str, ...] = ()
@@ -64,48 +66,55 @@ class Sweep:
         Raises:
             UserError: names the option, the value and what is allowed.
         """
-        find_theorems(list(self.theorems))
-        if self.violation is not None:
-            find_violation(self.violation)
+        find_theorems(self.theorems)
         for name, values, allowed in (
             ("problem", self.problems, PROBLEMS),
             ("heterogeneity", self.heterogeneity, generators.HETEROGENEITIES),
+            ("gradient", self.gradients, GRADIENTS),
+            ("engine", (self.engine,), ("auto", "exact", *ENGINES)),
         ):
             for value in values:
-                if value not in allowed:
-                    raise UserError(f"{name} is {value!r}, allowed: {', '.join(allowed)}")
+                numbers.choice(name, value, allowed)
+        if self.violation is not None:
+            numbers.choice("--break", self.violation, VIOLATIONS)
+        for k in self.local_steps:
+            numbers.whole("K (local steps)", k, 1)
         for name, number, least in (
-            *(("K (local steps)", k, 1) for k in self.local_steps),
             ("rounds", self.rounds, 1),
             ("n (nodes)", self.n_nodes, 1),
             ("dimension", self.dimension, 16 * self.n_nodes),
             ("seeds", self.seeds, 2),
-            ("problem seed", self.problem_seed, 0),
         ):
-            if number < least:
-                raise UserError(f"{name} is {number}, allowed: at least {least}")
-        factor = self.step_factor
-        if factor is not None and not (math.isfinite(factor) and factor > 0):
-            raise UserError(f"step size is {factor:g}/L, allowed: above 0")
+            numbers.whole(name, number, least)
+        numbers.seed("problem seed", self.problem_seed)
+        for factor in self.step_factors:
+            numbers.real("step size in units of 1/L", factor, above=0)
+        other = [name for name in self.problems if name not in QUADRATIC]
+        if self.engine == "exact" and (other or (self.data and self.loss != "squared")):
+            raise UserError(
+                f"engine is exact, allowed for --problem {', '.join(QUADRATIC)} and --loss squared only"
+            )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One problem under one schedule."""
+    """One problem under one schedule; ``step_factor`` None is each theorem's own step."""
 
     sweep: Sweep
     problem: str
     heterogeneity: Heterogeneity | None
+    gradient: str
     local_steps: int
+    step_factor: float | None
 
 
 # One problem serves all its K: building it, with its constants, can cost more than running it.
 @lru_cache(maxsize=64)
 def make_problem(sweep: Sweep, name: str, heterogeneity: Heterogeneity | None) -> MarginProblem:
     """The problem of that name: a generated one, an instance, or a file."""
-    if Path(name).suffix in (".npz", ".csv"):
+    if name in sweep.data:
         return load_problem(name, sweep.loss)
-    if name in ("I0", "I3"):
+    if name in INSTANCES:
         problem = (instance_0("T1", 1) if name == "I0" else instance_3(1)).problem
         assert isinstance(problem, MarginProblem)
         return problem
@@ -133,9 +142,15 @@ def cells(sweep: Sweep) -> list[Cell]:
     """All cells; instances and files have no heterogeneity to vary."""
     out = []
     for problem in (*sweep.problems, *sweep.data):
-        fixed = problem in ("I0", "I3") or problem in sweep.data
+        fixed = problem in INSTANCES or problem in sweep.data
         levels: Sequence[Heterogeneity | None] = (None,) if fixed else sweep.heterogeneity
-        out += [Cell(sweep, problem, level, k) for level in levels for k in sweep.local_steps]
+        out += [
+            Cell(sweep, problem, level, gradient, k, factor)
+            for level in levels
+            for gradient in sweep.gradients
+            for k in sweep.local_steps
+            for factor in sweep.step_factors or (None,)
+        ]
     return out
 
 
@@ -143,23 +158,22 @@ def run_cell(cell: Cell) -> list[Check]:
     """All theorems on one cell."""
     sweep = cell.sweep
     problem = make_problem(sweep, cell.problem, cell.heterogeneity)
-    factor = sweep.step_factor
     violation = find_violation(sweep.violation) if sweep.violation else None
+    # Under a violation the exact recursion may not describe the run; paths then do.
+    changed = violation is not None and bool(violation.run_changes)
+    quadratic = problem.loss is SQUARED and not changed
+    factor = cell.step_factor
     return verify_all(
-        find_theorems(list(sweep.theorems)),
+        find_theorems(sweep.theorems),
         problem,
         step_size=None if factor is None else factor / problem.smoothness,
         local_steps=cell.local_steps,
         rounds=sweep.rounds,
         seeds=sweep.seeds,
-        engine=_engine(sweep, problem, violation),
+        gradient=cell.gradient,
+        engine="auto" if sweep.engine == "exact" and not quadratic else sweep.engine,
         violation=violation,
     )
-
-
-def _engine(sweep: Sweep, problem: MarginProblem, violation: Violation | None) -> str:
-    exact_possible = problem.loss.name == "squared" and not (violation and violation.run_changes)
-    return "auto" if sweep.engine == "exact" and not exact_possible else sweep.engine
 
 
 def run_sweep(
@@ -177,71 +191,15 @@ def run_sweep(
     sweep.check()
     todo = cells(sweep)
     results: list[list[Check]] = []
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
-    for result in parallel(joblib.delayed(run_cell)(cell) for cell in todo):
+    for result in _each(workers)(joblib.delayed(run_cell)(cell) for cell in todo):
         results.append(result)
         if report is not None:
             report(len(results), len(todo))
     return [check for result in results for check in result]
 
 
-@dataclass(frozen=True)
-class Tightness:
-    """An instance's measured value beside its closed form and the bound.
-
-    Attributes:
-        instance, theorem, metric: which.
-        measured, closed_form, bound: the metric simulated, in closed form, and the theorem's bound.
-        ratio, limit: bound / measured, and its limit for long runs.
-        verdict: HOLDS if simulation and closed form agree to 1e-9 and the ratio is within 1% of the
-            limit from the right side.
-    """
-
-    instance: str
-    theorem: str
-    metric: str
-    local_steps: int
-    rounds: int
-    measured: float
-    closed_form: float
-    bound: float
-    ratio: float
-    limit: float
-    verdict: str
-
-
-def tightness(instance: Instance) -> Tightness:
-    """Simulate an instance and compare."""
-    theorem: Theorem = find_theorems([instance.theorem])[0]
-    setting = instance.setting
-    measured = simulate_instance(instance)
-    bound = theorem.bound(instance.problem, setting, setting.iterations)
-    ratio = bound / measured
-    agrees = abs(measured / instance.value - 1) <= 1e-9
-    tight = abs(ratio / instance.limit - 1) <= 0.01
-    return Tightness(
-        instance.problem.name,
-        instance.theorem,
-        str(instance.metric),
-        setting.local_steps,
-        setting.rounds,
-        measured,
-        instance.value,
-        bound,
-        ratio,
-        instance.limit,
-        HOLDS if agrees and tight else FAILED,
-    )
-
-
-def tightness_table(
-    local_steps: Sequence[int] = (1, 5, 20), rounds: int = 10_000
-) -> list[Tightness]:
-    """I0-I4 for each K; I3 over 50 rounds, as (3/4)^T leaves the range of floating point."""
-    out = []
-    for k in local_steps:
-        instances = [instance_0(name, 10, k) for name in ("T1", "T2", "T3")]
-        instances += [instance_1(rounds, k), instance_2(rounds, k), instance_3(50, local_steps=k)]
-        instances += [instance_4(rounds, k)]
-        out += [tightness(instance) for instance in instances]
-    return out
+def _each(workers: int) -> joblib.Parallel:
+    """Results one by one where the backend can, else all at the end (Ray, multiprocessing)."""
+    backend, _ = joblib.parallel.get_active_backend()
+    streams = getattr(backend, "supports_return_generator", False)
+    return joblib.Parallel(n_jobs=workers, return_as="generator" if streams else "list")

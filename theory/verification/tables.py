@@ -1,4 +1,4 @@
-"""Tables of a verification, for the terminal."""
+"""Tables of a verification for the terminal; each fits 80 columns, with ASCII letters only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from theory.theorems import THEOREMS
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, OBSERVED, UNDECIDED
 from theory.verification.baselines import BaselineRow
-from theory.verification.check import FAILED, HOLDS, NOT_APPLICABLE, Check
-from theory.verification.orders import Communication, SlopeFit
-from theory.verification.sweep import Tightness
+from theory.verification.check import Check
+from theory.verification.communication import Communication
+from theory.verification.slopes import SlopeFit
+from theory.verification.summary import SharperSummary, TheoremSummary
+from theory.verification.tightness import Tightness
 
-COLOURS = {HOLDS: "green", FAILED: "bold red", NOT_APPLICABLE: "dim", "observed": "cyan"}
+WIDTH = 80
+# A rule of hyphens under the head and nothing else, the same on every terminal.
+_RULED = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+COLOURS = {
+    HOLDS: "green",
+    FAILED: "bold red",
+    UNDECIDED: "yellow",
+    NOT_APPLICABLE: "dim",
+    OBSERVED: "cyan",
+}
 
 
 def number(value: float) -> str:
@@ -29,39 +41,117 @@ def number(value: float) -> str:
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.2e}"
 
 
+def _short(value: float) -> str:
+    """As :func:`number`, in fewer letters up to 99,999."""
+    return f"{value:,.0f}" if 1e3 <= value < 99_999.5 else number(value)
+
+
+def _rate(value: float) -> str:
+    """A contraction factor, with the digits that tell it from 1."""
+    if math.isnan(value):
+        return "-"
+    gap = 1 - value
+    return f"1-{gap:.1e}" if 0 < gap < 1e-3 else f"{value:.4f}"
+
+
+def _table(title: str, text: dict[str, int], numbers: Sequence[str], verdict: bool = True) -> Table:
+    """Columns of text with the most letters each may take, columns of numbers, and the verdict."""
+    table = Table(title=title, title_justify="left", box=_RULED, padding=(0, 0), show_edge=False)
+    for name, most in text.items():
+        table.add_column(name, max_width=most, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    if verdict:
+        table.add_column("verdict", no_wrap=True)
+    return table
+
+
 def _verdict(verdict: str) -> Text:
     return Text(verdict, style=COLOURS[verdict])
 
 
-def _measured(check: Check) -> str:
-    if check.how == "exact":
-        return f"{number(check.measured)} exact"
-    return f"{number(check.measured)} ± {number(check.high - check.measured)}"
+def _counted(count: int, verdict: str) -> Text:
+    return Text(str(count), style=COLOURS[verdict] if count else "dim")
 
 
-def check_table(checks: Iterable[Check]) -> Table:
-    """Every check that applies, ordered by theorem."""
-    table = Table(title="Checks: measured left-hand side against its bound", title_justify="left")
-    for name in ("theorem", "problem", "heterogeneity"):
-        table.add_column(name)
-    for name in ("K", "measured (95%)", "bound", "bound/measured"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    rows = sorted((c for c in checks if c.verdict != NOT_APPLICABLE), key=lambda c: c.theorem)
-    for i, c in enumerate(rows):
-        last = i + 1 == len(rows) or rows[i + 1].theorem != c.theorem
+def summary_table(rows: Sequence[TheoremSummary]) -> Table:
+    """A line a theorem: its verdicts, and how far from its bound it was."""
+    title = "Theorems: verdicts, and bound / measured (linear rates: ratio of exponents)"
+    values = [(_short(row.least), _short(row.median)) for row in rows]
+    name = max((len(row.theorem) for row in rows), default=3)
+    widest = sum(max(len(v[i]) for v in [*values, ("least", "median")]) for i in (0, 1))
+    # Three counts of five letters, and a space between seven columns.
+    table = _table(
+        title,
+        {"": name, "says": WIDTH - name - 15 - widest - 6},
+        ("holds", "fails", "undec", "least", "median"),
+        verdict=False,
+    )
+    for row, (least, middle) in zip(rows, values, strict=True):
         table.add_row(
-            c.theorem,
-            c.problem,
-            c.heterogeneity,
-            str(c.local_steps),
-            _measured(c),
-            number(c.bound),
-            number(c.ratio),
-            _verdict(c.verdict),
-            end_section=last,
+            row.theorem,
+            row.title,
+            _counted(row.holds, HOLDS),
+            _counted(row.failed, FAILED),
+            _counted(row.undecided, UNDECIDED),
+            least,
+            middle,
         )
     return table
+
+
+def sharper_table(rows: Iterable[SharperSummary]) -> Table:
+    """Median bound / measured of a theorem and of its sharper variants, on the same checks."""
+    table = _table(
+        "Sharper: median bound / measured before and after, where both hold",
+        {"variant": 8, "says": 36},
+        ("checks", "before", "after"),
+        verdict=False,
+    )
+    for row in rows:
+        values = (number(row.median), number(row.median_sharper))
+        table.add_row(row.variant, row.title, str(row.checks), *values)
+    return table
+
+
+def undecided_table(checks: Iterable[Check]) -> Table:
+    """Every check that is undecided, with what stands in the way."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for c in checks:
+        if c.verdict == UNDECIDED:
+            groups[c.theorem, c.why].append(f"{_place(c)}, K = {c.local_steps}")
+    table = _table("Undecided", {"theorem": 8, "where": 34, "why": 34}, (), verdict=False)
+    for (theorem, why), places in groups.items():
+        table.add_row(theorem, "; ".join(places), why)
+    return table
+
+
+def check_tables(checks: Sequence[Check]) -> list[Table]:
+    """Every check that applies, a table a theorem."""
+    out = []
+    for name in dict.fromkeys(c.theorem for c in checks if c.verdict != NOT_APPLICABLE):
+        rows = [c for c in checks if c.theorem == name and c.verdict != NOT_APPLICABLE]
+        linear = any(not math.isnan(c.rate) for c in rows)
+        numbers = ["K", "measured", "at most", "bound", "ratio"]
+        if linear:
+            numbers = ["K", "rate an iteration", "its bound", "ratio"]
+        table = _table(
+            f"{name}: left side and bound (full: full gradients)", {"problem": 33}, numbers
+        )
+        for c in rows:
+            exact = c.low == c.high
+            values = [number(c.measured), "exact" if exact else number(c.high), number(c.bound)]
+            if linear:
+                values = [_rate(c.rate), _rate(c.rate_bound)]
+            cells = (_place(c), str(c.local_steps), *values, number(c.ratio))
+            table.add_row(*cells, _verdict(c.verdict))
+        out.append(table)
+    return out
+
+
+def _place(c: Check) -> str:
+    full = ", full" if c.gradient == "full" else ""
+    return f"{c.problem}, {c.heterogeneity}{full}"
 
 
 def not_applicable_table(checks: Iterable[Check]) -> Table:
@@ -70,9 +160,12 @@ def not_applicable_table(checks: Iterable[Check]) -> Table:
     for c in checks:
         if c.verdict == NOT_APPLICABLE:
             groups[c.theorem, c.why][c.problem].add(c.heterogeneity)
-    table = Table(title="Not applicable: which assumption fails", title_justify="left")
-    for name in ("theorem", "problem (heterogeneity)", "why"):
-        table.add_column(name)
+    table = _table(
+        "Not applicable: which assumption fails",
+        {"theorem": 8, "where": 34, "why": 34},
+        (),
+        verdict=False,
+    )
     for (theorem, why), problems in sorted(groups.items()):
         where = "; ".join(f"{p} ({', '.join(sorted(levels))})" for p, levels in problems.items())
         table.add_row(theorem, where, why)
@@ -81,127 +174,67 @@ def not_applicable_table(checks: Iterable[Check]) -> Table:
 
 def tightness_table(rows: Sequence[Tightness]) -> Table:
     """The instances."""
-    table = Table(title="Tightness: bound / measured on the instances", title_justify="left")
-    for name in ("instance", "theorem", "metric"):
-        table.add_column(name)
-    for name in ("K", "R", "measured", "closed form", "bound", "ratio", "limit"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table = _table(
+        "Tightness: bound / measured on the instances",
+        {"instance": 8, "theorem": 7, "metric": 18},
+        ("K", "R", "ratio", "limit"),
+    )
     for r in rows:
-        table.add_row(
-            r.instance,
-            r.theorem,
-            r.metric.replace("_", " "),
-            str(r.local_steps),
-            str(r.rounds),
-            number(r.measured),
-            number(r.closed_form),
-            number(r.bound),
-            f"{r.ratio:.5g}",
-            f"{r.limit:.5g}",
-            _verdict(r.verdict),
-        )
+        numbers = (str(r.local_steps), f"{r.rounds:,}", f"{r.ratio:.5g}", f"{r.limit:.5g}")
+        metric = r.metric.replace("_", " ")
+        table.add_row(r.instance, r.theorem, metric, *numbers, _verdict(r.verdict))
     return table
 
 
-def slope_table(fits: Sequence[SlopeFit]) -> Table:
-    """Fitted log-log slopes."""
-    table = Table(title="Order: fitted log-log slopes", title_justify="left")
-    table.add_column("family")
-    for name in ("slope", "95% interval", "predicted"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+def slope_table(fits: Sequence[SlopeFit], details: bool = False) -> Table:
+    """Fitted log-log slopes, without those of which nothing is predicted unless asked for."""
+    title = "Order: log-log slope, predicted -1; factor below C/sqrt(nT) at the end"
+    table = _table(title, {"family": 35}, ("slope", "95% interval", "factor"))
     for f in fits:
-        predicted = "-" if f.predicted is None else f"{f.predicted:g} ± {f.tolerance:g}"
-        table.add_row(
-            f.family,
-            f"{f.slope:.4f}",
-            f"[{f.low:.4f}, {f.high:.4f}]",
-            predicted,
-            _verdict(f.verdict),
-        )
+        if f.predicted is None and not details:
+            continue
+        interval = f"[{f.low:.3f}, {f.high:.3f}]"
+        factor = number(f.undercut)
+        family = f.family.partition(", K =")[0]
+        table.add_row(family, f"{f.slope:.4f}", interval, factor, _verdict(f.verdict))
     return table
 
 
 def communication_table(rows: Sequence[Communication]) -> Table:
-    """Rounds to eps against K, measured and as the bound needs."""
-    title = "Communication: rounds until f(xbar_R) <= eps at eta = 1/L"
-    table = Table(title=title, title_justify="left")
-    table.add_column("problem", no_wrap=True)
-    for name in ("eps", "rounds", *(f"K = {k}" for k in rows[0].local_steps), "slope in K"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    """Measured rounds to eps against K."""
+    ks = [f"K={k}" for k in rows[0].local_steps]
+    title = "Communication: rounds until f(xbar_R) <= eps at step size 1/L"
+    table = _table(title, {"problem": 33}, (*ks, "slope"))
     for r in rows:
         measured = ["-" if math.isnan(m) else f"{m:,.0f}" for m in r.rounds]
-        table.add_row(
-            r.family,
-            number(r.accuracy),
-            "measured",
-            *measured,
-            f"{r.fit.slope:.3f}",
-            _verdict(r.fit.verdict),
-        )
-        bound = [f"{math.ceil(b):,}" for b in r.bound]
-        table.add_row("", "", f"{r.theorem} needs", *bound, "", "", end_section=True)
+        table.add_row(r.family, *measured, f"{r.fit.slope:.3f}", _verdict(r.fit.verdict))
+    return table
+
+
+def needed_table(rows: Sequence[Communication]) -> Table:
+    """The rounds to eps that the bounds need."""
+    ks = [f"K={k}" for k in rows[0].local_steps]
+    title = "Communication: rounds to eps that the theorem's bound needs"
+    table = _table(title, {"problem": 22}, ("eps", "theorem", *ks), verdict=False)
+    for r in rows:
+        needed = [number(math.ceil(b)) for b in r.bound]
+        table.add_row(r.family, number(r.accuracy), r.theorem, *needed)
     return table
 
 
 def baseline_table(rows: Sequence[BaselineRow]) -> Table:
     """Local SGD beside its convex baselines."""
-    title = (
-        "Baselines: exact E f(xbar) at the end, least squares with a power-law spectrum, best step"
-    )
-    table = Table(title=title, title_justify="left")
-    for name in ("method", "shares with Local SGD"):
-        table.add_column(name, no_wrap=True)
-    for name in ("batch", "rounds", "gradients a node", *rows[0].loss):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = "Baselines: exact E f(xbar) at the end, power-law least squares, best step"
+    numbers = ("batch", "rounds", "gradients", *rows[0].loss)
+    table = _table(title, {"method": 17, "shares": 13}, numbers, verdict=False)
     for r in rows:
         method = f"{r.method}, K = {r.local_steps}" if r.local_steps > 1 else r.method
-        table.add_row(
-            method,
-            "-" if r.budget == "reference" else r.budget.removeprefix("equal "),
+        shares = {"reference": "-", "equal communication and computation": "both"}
+        numbers = (
             "all" if r.batch_size is None else str(r.batch_size),
             f"{r.communications:,}",
             f"{r.gradients:,.0f}",
             *(number(value) for value in r.loss.values()),
         )
-    return table
-
-
-def summary_table(
-    checks: Sequence[Check], tight: Sequence[Tightness], families: Sequence[Communication]
-) -> Table:
-    """One line a theorem: how often it held, how loose it was, and what K does to the rounds."""
-    table = Table(title="In short", title_justify="left")
-    table.add_column("theorem", no_wrap=True)
-    table.add_column("says", no_wrap=True)
-    for name in (
-        "holds",
-        "failed",
-        "least bound/ measured",
-        "median bound/ measured",
-        "on its instance",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("rounds to eps: slope in K")
-    for theorem in THEOREMS:
-        mine = [c for c in checks if c.theorem == theorem.name and c.verdict != NOT_APPLICABLE]
-        if not mine:
-            continue
-        ratios = sorted(c.ratio for c in mine if not math.isnan(c.ratio)) or [math.nan]
-        instances = [t for t in tight if t.theorem == theorem.name]
-        # The interesting instance is the last one: I0 is tight by a single step.
-        ratio = f"{instances[-1].ratio:.4g} ({instances[-1].instance})" if instances else "-"
-        slopes = [f"{f.fit.slope:.2f}" for f in families if f.theorem == theorem.name]
-        table.add_row(
-            theorem.name,
-            theorem.title,
-            str(sum(c.verdict == HOLDS for c in mine)),
-            str(sum(c.verdict == FAILED for c in mine)),
-            number(ratios[0]),
-            number(ratios[len(ratios) // 2]),
-            ratio,
-            ", ".join(slopes) or "-",
-        )
+        table.add_row(method, shares.get(r.budget, r.budget.removeprefix("equal ")), *numbers)
     return table

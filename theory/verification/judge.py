@@ -1,0 +1,306 @@
+"""All theorems of one problem under one setting: :class:`Judge` runs what they need and judges.
+
+See :mod:`theory.verification.check` for the three routes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.problems.losses import SQUARED
+from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Problem
+from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
+from theory.simulation.moments import ExactMoments, exact_moments
+from theory.support.errors import UserError
+from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
+from theory.theorems import Metric, Setting, Theorem
+from theory.verification.intervals import Range, mean_interval
+from theory.verification.outcome import (
+    ROUNDING,
+    UNDERFLOW,
+    Check,
+    best_and_last,
+    blank,
+    is_linear,
+    judge,
+    log_rate_bound,
+    rates,
+    ratio,
+)
+from theory.verification.ranges import NOTHING, path_range, paths_agree
+from theory.verification.resolution import resolution, start_resolution
+from theory.verification.violations import Violation
+
+Array = NDArray[np.float64]
+
+LOCAL_LOSS, BATCH_LOSS = Metric("local_loss", averaged=True), Metric("batch_loss", averaged=True)
+# While an interval holds the bound the seeds are multiplied by MORE, up to MOST times as many.
+MORE, MOST = 4, 64
+
+
+class Judge:
+    """All theorems of one problem under one setting."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        setting: Setting,
+        batch_size: int,
+        engine: str,
+        violation: Violation | None,
+    ) -> None:
+        self.problem, self.setting = problem, setting
+        self.batch_size, self.engine = batch_size, engine
+        self.violation = violation or Violation("none", "")
+        self.claimed = self.violation.claim(problem)
+        factor = self.violation.step_factor
+        self.run_step = setting.step_size if factor is None else factor / problem.smoothness
+        self.exact = self._exact_possible()
+        if engine == "exact" and not self.exact:
+            raise UserError(
+                "engine 'exact' needs least squares, allowed: auto, numpy, numba, margin"
+            )
+        self.has_batches = setting.gradient == "full" or hasattr(problem, "sample_losses")
+        sizes = np.asarray(getattr(problem, "node_sizes", [2]))
+        self.deterministic = setting.gradient == "full" or int(sizes.max()) == 1
+
+    def _exact_possible(self) -> bool:
+        problem = self.problem
+        return (
+            isinstance(problem, MarginProblem)
+            and problem.loss is SQUARED
+            and self.engine in ("auto", "exact")
+            and not self.violation.run_changes
+        )
+
+    def decide(self, theorems: Sequence[Theorem], seeds: int | Sequence[int]) -> dict[str, Check]:
+        """A check of each theorem, by name."""
+        checks: dict[str, Check] = {}
+        if self.problem.initial_distance <= start_resolution(self.problem):
+            why = "the run starts at x*, to rounding: both sides are 0"
+            return {t.name: self._undecided(t, why) for t in theorems}
+        sampled = [t for t in theorems if not self._is_exact(t)]
+        exact = [t for t in theorems if self._is_exact(t)]
+        if exact:
+            moments = self._moments()
+            checks |= {t.name: self._judge_exact(t, moments) for t in exact}
+        paths = _Paths(self.problem, self.setting)
+        for fresh, most in _looks(seeds, self.deterministic):
+            if not sampled:
+                break
+            paths.add(self._run(fresh, sampled))
+            for theorem in sampled:
+                checks[theorem.name] = self._judge_paths(theorem, paths)
+            sampled = [
+                t for t in sampled if not t.every_path and self._goes_on(t, checks[t.name], most)
+            ]
+        return checks
+
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def _is_exact(self, theorem: Theorem) -> bool:
+        # The distance to a wrong x* is no quadratic form of the error alone.
+        moved = self.claimed is not self.problem and "distance" in theorem.metric.name
+        return self.exact and not theorem.every_path and not moved
+
+    def _moments(self) -> ExactMoments:
+        assert isinstance(self.problem, MarginProblem)
+        s = self.setting
+        return exact_moments(
+            self.problem,
+            step_size=self.run_step,
+            local_steps=s.local_steps,
+            rounds=s.rounds,
+            batch_size=self.batch_size,
+            gradient=s.gradient,
+            record=[s.iterations],
+        )
+
+    def _metric(self, theorem: Theorem) -> Metric:
+        """What is read off the paths."""
+        estimable = not (self.deterministic or self.violation.run_changes or not self.has_batches)
+        return BATCH_LOSS if estimable and theorem.metric == LOCAL_LOSS else theorem.metric
+
+    def _run(self, seeds: Sequence[int], theorems: Sequence[Theorem]) -> LocalSGDResult:
+        wanted = {name for t in theorems for name in self._metric(t).averages}
+        if self.has_batches:
+            wanted.add("batch_loss")
+        s = self.setting
+        return run_local_sgd(
+            self.claimed,
+            step_size=self.run_step,
+            local_steps=s.local_steps,
+            rounds=s.rounds,
+            seeds=seeds,
+            batch_size=self.batch_size,
+            gradient=s.gradient,
+            engine="auto" if self.engine == "exact" else self.engine,
+            averages=sorted(wanted),
+            record=[s.iterations],
+            **self.violation.run_changes,
+        )
+
+    # ---- verdicts --------------------------------------------------------------------------------
+
+    def _bound(self, theorem: Theorem) -> float:
+        bound = theorem.bound(self.claimed, self.setting, self.setting.iterations)
+        return bound * self.violation.bound_factor
+
+    def _judge_exact(self, theorem: Theorem, moments: ExactMoments) -> Check:
+        value, bound = float(theorem.metric.read(moments)), self._bound(theorem)
+        check = replace(
+            self._check(theorem, value, value, value, bound, "exact", UNDERFLOW),
+            **best_and_last(theorem.metric, moments),
+        )
+        if not is_linear(theorem):
+            return check
+        log_bound = math.log(self.violation.bound_factor) + log_rate_bound(
+            theorem, self.claimed, self.setting
+        )
+        return self._with_rates(theorem, check, float(moments.log_distance[-1]), log_bound)
+
+    def _with_rates(
+        self, theorem: Theorem, check: Check, log_measured: float, log_bound: float
+    ) -> Check:
+        """A linear rate is compared by logarithms, which do not underflow."""
+        start = math.log(theorem.bound(self.claimed, self.setting, 0))
+        if math.isfinite(log_measured) and log_bound > -math.inf:
+            holds = log_measured <= log_bound + ROUNDING
+            check = replace(check, verdict=HOLDS if holds else FAILED, why="")
+        return replace(check, **rates(log_measured - start, log_bound - start, self.setting))
+
+    def _judge_paths(self, theorem: Theorem, paths: _Paths) -> Check:
+        metric = self._metric(theorem)
+        samples, bound = paths.samples(metric), self._bound(theorem)
+        floor = resolution(metric, self.problem)
+        if theorem.every_path:
+            return self._judge_every_path(theorem, paths, bound, floor)
+        found = best_and_last(theorem.metric, *paths.results)
+        if self.deterministic:
+            value = float(np.nan_to_num(samples[0], nan=math.inf))
+            check = self._check(theorem, value, value, value, bound, "deterministic", floor)
+        else:
+            low, high = mean_interval(samples, self._range(metric, paths))
+            value = float(np.nan_to_num(samples, nan=math.inf).mean())
+            how = f"mean of {len(samples)} seeds" if math.isfinite(value) else "diverged"
+            check = self._check(theorem, value, low, max(high, value), bound, how, floor)
+            if len(samples) < 2 and check.verdict != FAILED:
+                check = replace(check, verdict=UNDECIDED, why="a mean of one path decides nothing")
+            elif (
+                check.verdict == UNDECIDED and floor <= bound and value <= bound and high < math.inf
+            ):
+                why = f"a path too rare for {len(samples):,} seeds could carry the mean"
+                check = replace(check, why=why)
+        if is_linear(theorem) and value > 0 and bound > 0:
+            start = theorem.bound(self.claimed, self.setting, 0)
+            logs = math.log(value / start), math.log(bound / start)
+            check = replace(check, **rates(*logs, self.setting))
+        return replace(check, **found)
+
+    def _judge_every_path(
+        self, theorem: Theorem, paths: _Paths, bound: float, floor: float
+    ) -> Check:
+        values = np.nan_to_num(paths.samples(theorem.metric), nan=math.inf)
+        bounds = np.full(len(values), bound)
+        if theorem.path_bound is not None:
+            own = [theorem.path_bound(self.claimed, self.setting, r) for r in paths.results]
+            bounds = np.nan_to_num(np.concatenate(own) * self.violation.bound_factor, nan=-math.inf)
+        # Relative to the bound in expectation: a path's own may be a difference of nearly equal terms.
+        slack = ROUNDING * max(bound, 0.0) + floor
+        worst = int(np.argmax(values - bounds))
+        value, limit = float(values[worst]), float(bounds[worst])
+        check = blank(theorem, self.problem, self.setting)
+        return replace(
+            check,
+            measured=value,
+            low=value,
+            high=value,
+            bound=limit,
+            ratio=ratio(limit, value),
+            how=f"worst of {len(values)} paths" if math.isfinite(value) else "diverged",
+            verdict=HOLDS if value <= limit + slack else FAILED,
+        )
+
+    def _undecided(self, theorem: Theorem, why: str) -> Check:
+        check = blank(theorem, self.problem, self.setting)
+        return replace(check, bound=self._bound(theorem), verdict=UNDECIDED, why=why)
+
+    def _check(
+        self,
+        theorem: Theorem,
+        measured: float,
+        low: float,
+        high: float,
+        bound: float,
+        how: str,
+        floor: float,
+    ) -> Check:
+        verdict, why = judge(low, high, bound, floor)
+        check = blank(theorem, self.problem, self.setting)
+        return replace(
+            check,
+            measured=measured,
+            low=low,
+            high=high,
+            bound=bound,
+            ratio=ratio(bound, measured),
+            how=how,
+            verdict=verdict,
+            why=why,
+        )
+
+    def _range(self, metric: Metric, paths: _Paths) -> Range:
+        """What no path exceeds; nothing where a hypothesis of the run is broken, or its own paths do."""
+        broken = bool(self.violation.run_changes) or self.violation.step_factor is not None
+        moved = self.claimed is not self.problem and "distance" in metric.name
+        if broken or moved or not paths.agree:
+            return NOTHING
+        return path_range(metric, self.problem, self.setting)
+
+    def _goes_on(self, theorem: Theorem, check: Check, most: int) -> bool:
+        """Whether more seeds may decide: a mean above the bound may FAIL, one below it HOLD."""
+        if check.verdict != UNDECIDED or check.bound < resolution(theorem.metric, self.problem):
+            return False
+        if check.measured > check.bound:
+            return True
+        known = path_range(self._metric(theorem), self.problem, self.setting)
+        return mean_interval(np.zeros(most), known)[1] <= check.bound and check.high < math.inf
+
+
+class _Paths:
+    """The sampled runs so far, in order of their seeds."""
+
+    def __init__(self, problem: Problem, setting: Setting) -> None:
+        self.problem, self.setting = problem, setting
+        self.results: list[LocalSGDResult] = []
+        self.agree = True
+
+    def add(self, result: LocalSGDResult) -> None:
+        """More paths."""
+        self.results.append(result)
+        self.agree = self.agree and paths_agree(self.problem, self.setting, result)
+
+    def samples(self, metric: Metric) -> Array:
+        """A metric on every path, (seeds,)."""
+        return np.concatenate([np.atleast_1d(metric.read(r)) for r in self.results])
+
+
+def _looks(seeds: int | Sequence[int], deterministic: bool) -> Iterator[tuple[Sequence[int], int]]:
+    """(seeds to run now, the most there can be): those given, or 0, 1, ... a growing number at a time."""
+    if isinstance(seeds, Sequence | np.ndarray):
+        yield seeds, len(seeds)
+        return
+    first = int(seeds)
+    if deterministic or first < 1:
+        yield range(min(first, 1)), 1
+        return
+    done, count = 0, first
+    while count <= MOST * first:
+        yield range(done, count), MOST * first
+        done, count = count, count * MORE

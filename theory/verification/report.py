@@ -1,0 +1,176 @@
+"""Everything that one call of the command finds, and its JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from theory.problems.margin import MarginProblem
+from theory.support.provenance import provenance
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
+from theory.verification.baselines import BaselineRow, baseline_rows
+from theory.verification.check import Check
+from theory.verification.communication import (
+    Communication,
+    communication,
+    typical_communication,
+)
+from theory.verification.slopes import (
+    UNDERCUT_READING,
+    SlopeFit,
+    instance_slopes,
+    power_law_order,
+    power_law_slope,
+)
+from theory.verification.summary import (
+    SharperSummary,
+    TheoremSummary,
+    compare_sharper,
+    summarise,
+)
+from theory.verification.sweep import LEVELS, PROBLEMS, Sweep, run_sweep
+from theory.verification.tightness import Tightness, tightness_table
+
+# What says where a theorem does not apply, and why.
+_PLACE = ("theorem", "problem", "heterogeneity", "gradient", "local_steps", "why")
+
+
+@dataclass
+class Report:
+    """What was found; lists that a call does not ask for are empty."""
+
+    sweep: Sweep
+    checks: list[Check]
+    tightness: list[Tightness] = field(default_factory=list)
+    slopes: list[SlopeFit] = field(default_factory=list)
+    communication: list[Communication] = field(default_factory=list)
+    baselines: list[BaselineRow] = field(default_factory=list)
+
+    @property
+    def summary(self) -> list[TheoremSummary]:
+        """The checks by theorem."""
+        return summarise(self.checks)
+
+    @property
+    def sharper(self) -> list[SharperSummary]:
+        """Theorems beside their sharper variants."""
+        return compare_sharper(self.checks)
+
+    def count(self, verdict: str) -> int:
+        """How many verdicts of all kinds are this one."""
+        found = [c.verdict for c in self.checks] + [t.verdict for t in self.tightness]
+        found += [s.verdict for s in self.slopes] + [c.fit.verdict for c in self.communication]
+        return found.count(verdict)
+
+    @property
+    def decided(self) -> bool:
+        """Whether any check came to HOLDS or FAILED."""
+        return any(c.verdict in (HOLDS, FAILED) for c in self.checks)
+
+
+def make_report(
+    sweep: Sweep,
+    *,
+    workers: int = 1,
+    quick: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> Report:
+    """The sweep; and, if it is about all problems and breaks nothing, what else its theorems have.
+
+    That is instances, orders and communication of the theorems chosen, and the baselines if all are.
+
+    Args:
+        sweep: what to check.
+        workers: joblib workers for the sweep.
+        quick: smaller families, no baselines.
+        report: called with (cells done, cells).
+
+    Raises:
+        UserError: an option outside its range.
+    """
+    found = Report(sweep, run_sweep(sweep, workers=workers, report=report))
+    if sweep.violation is not None or sweep.data or sweep.problems != PROBLEMS:
+        return found
+    chosen = set(sweep.theorems)
+    largest = 2_000 if quick else 10_000
+    found.tightness = [
+        t for t in tightness_table(sweep.local_steps, largest) if t.theorem in chosen
+    ]
+    found.slopes = instance_slopes(largest, points=7 if quick else 13)
+    found.slopes.append(power_law_order(100, 2.0))
+    found.communication = communication(rounds=200 if quick else 1000)
+    if not quick:
+        found.slopes.append(power_law_order(60, 3.0))
+        found.slopes += [power_law_slope(decay) for decay in (0.5, 1.0, 2.0)]
+        found.communication += [typical_communication(level) for level in LEVELS]
+    found.slopes = [s for s in found.slopes if s.theorem in chosen]
+    found.communication = [c for c in found.communication if c.theorem in chosen]
+    if not quick and chosen >= set(Sweep().theorems):
+        found.baselines = baseline_rows(LEVELS)
+    return found
+
+
+def digest(problem: MarginProblem) -> str:
+    """The sizes and constants of a problem, for its owner to recognise it by.
+
+    Also what it lacks: constants that double precision can't decide, and the best attainable loss where
+    it is not 0.
+    """
+    sizes = problem.node_sizes
+    each = str(sizes[0]) if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+    lines = [
+        f"{problem.name}: n = {problem.n_nodes} nodes, N = {problem.n_samples:,} samples ({each} a "
+        f"node), d = {problem.dimension:,}, rank {problem.rank}, {problem.loss.name} loss",
+        f"L = {problem.smoothness:.4g}, c = {problem.similarity:.4g}, mu = {problem.local_growth:.4g} "
+        f"(every node), {problem.global_growth:.4g} (their mean), rho = {problem.strong_growth:.4g}, "
+        f"D = {problem.initial_distance:.4g}",
+    ]
+    if not problem.loss.attained:
+        lines[1] = f"L = {problem.smoothness:.4g}, margin = {problem.margin:.4g}"
+        if problem.least_loss > 0:
+            lines.append(
+                f"no direction separates the labels: the best attainable loss is "
+                f"{problem.least_loss:.4g}, and the theorems need 0"
+            )
+    lines += [f"{name} {doubt}" for name, doubt in problem.doubts.items()]
+    return "\n".join(lines)
+
+
+def as_json(found: Report) -> dict[str, Any]:
+    """Everything, with hardware, versions, command and commit first."""
+    names = ", ".join(Path(path).name for path in found.sweep.data)
+    return {
+        **provenance(),
+        "data_name": names or "synthetic problems, seeds in sweep",
+        "failed": found.count(FAILED),
+        "undecided": found.count(UNDECIDED),
+        "sweep": asdict(found.sweep),
+        "summary": [asdict(s) for s in found.summary],
+        "sharper": [asdict(s) for s in found.sharper],
+        "checks": [asdict(c) for c in found.checks if c.verdict != NOT_APPLICABLE],
+        "not_applicable": [
+            {name: getattr(c, name) for name in _PLACE}
+            for c in found.checks
+            if c.verdict == NOT_APPLICABLE
+        ],
+        "tightness": [asdict(t) for t in found.tightness],
+        "slopes": [
+            {**asdict(s), "verdict": s.verdict, "undercut": s.undercut} for s in found.slopes
+        ],
+        "undercut_reading": UNDERCUT_READING,
+        "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found.communication],
+        "baselines": [asdict(b) for b in found.baselines],
+    }
+
+
+def as_csv(checks: list[Check]) -> str:
+    """The checks, a line each."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Check)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(c) for c in checks)
+    return text.getvalue()
