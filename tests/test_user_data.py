@@ -108,6 +108,9 @@ def test_samples_that_no_x_interpolates_are_refused_and_inseparable_labels_are_r
     assert run.history["global_loss"][0, 0, -1] == pytest.approx(np.log(2))
     checks = verify_all(THEOREMS, problem)
     assert {c.verdict for c in checks} == {NOT_APPLICABLE}
+    reasons = {c.theorem: c.why for c in checks}
+    assert "no separating direction" in reasons["T5"] and "loss is 0.693" in reasons["T5"]
+    assert "inf f is above 0: the best attainable loss is 0.693" in reasons["T6"]
 
 
 def test_an_empty_node_is_named(tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def sharper(sources: Sources) -> Table:
         "Sharper: median bound/measured of a theorem and of its variant, where both hold",
         ("variant", "says", "checks", "before", "after"),
         rows,
-        "The same problems, schedules and gradients; each at its own step size. T2/S2 bounds the last "
-        "model and T2/S3' the best, T2 their average. T0 itself knows what a path has left to go, T0/S1 "
-        "does not.",
+        "The same problems, schedules and gradients; each at its own step size. T2/S3' is about the best "
+        "model, which T2 bounds too; T2/S2 about the last, which it does not. T0 knows what a path has "
+        "left to go, T0/S1 does not.",
     )
 
 

@@ -112,7 +112,7 @@ def separable(problem: KnowsConstants, _: Setting) -> Assumption:
     """margin: a unit w and gamma > 0 with y_j <w, a_j> >= gamma for all samples j of all nodes."""
     gamma = problem.margin
     reason = f"gamma = {gamma:.3g}" if gamma > 0 else "no separating direction (hard labels only)"
-    return Assumption("margin", gamma > 0, reason)
+    return Assumption("margin", gamma > 0, reason + ("" if gamma > 0 else _least(problem)))
 
 
 def strong_growth(problem: KnowsConstants, _: Setting) -> Assumption:
@@ -126,7 +126,13 @@ def strong_growth(problem: KnowsConstants, _: Setting) -> Assumption:
 def attained_or_zero_infimum(problem: KnowsConstants, _: Setting) -> Assumption:
     """inf f = 0: f >= 0 = inf f, attained or not."""
     ok = problem.solution is not None or problem.margin > 0
-    return Assumption("inf f = 0", ok, "inf f = 0" if ok else "inf f is above 0")
+    return Assumption("inf f = 0", ok, "inf f = 0" if ok else "inf f is above 0" + _least(problem))
+
+
+def _least(problem: KnowsConstants) -> str:
+    """How far inf f is above 0, where the problem knows."""
+    least = getattr(problem, "least_loss", 0.0)
+    return f": the best attainable loss is {least:.3g}" if least > 0 else ""
 
 
 def _decided(

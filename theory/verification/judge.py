@@ -88,7 +88,7 @@ class Judge:
         sampled = [t for t in theorems if not self._is_exact(t)]
         exact = [t for t in theorems if self._is_exact(t)]
         if exact:
-            moments = self._moments()
+            moments = self._moments({name for t in exact for name in t.metric.averages})
             checks |= {t.name: self._judge_exact(t, moments) for t in exact}
         paths = _Paths(self.problem, self.setting)
         for fresh, most in _looks(seeds, self.deterministic):
@@ -109,7 +109,7 @@ class Judge:
         moved = self.claimed is not self.problem and "distance" in theorem.metric.name
         return self.exact and not theorem.every_path and not moved
 
-    def _moments(self) -> ExactMoments:
+    def _moments(self, averages: set[str]) -> ExactMoments:
         assert isinstance(self.problem, MarginProblem)
         s = self.setting
         return exact_moments(
@@ -120,6 +120,7 @@ class Judge:
             batch_size=self.batch_size,
             gradient=s.gradient,
             record=[s.iterations],
+            averages=sorted(averages),
         )
 
     def _metric(self, theorem: Theorem) -> Metric:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
-from theory.theorems import SHARPER, THEOREMS
+from theory.theorems import SHARPER, THEOREMS, Theorem
+from theory.theorems.base import BestAtRounds
 from theory.verification.check import Check
 
 
@@ -42,7 +43,9 @@ class SharperSummary:
     Attributes:
         theorem, variant, title: which.
         checks: how many; schedules are the same, step sizes each one's own.
-        median, median_sharper: of the ratios; NaN if there are none.
+        median, median_sharper: of the ratios; NaN if there are none. A variant about the best model is
+            compared with the theorem's bound on the mean, which the best is below; one about the last
+            model has nothing before it.
     """
 
     theorem: str
@@ -104,7 +107,8 @@ def compare_sharper(checks: Sequence[Check]) -> list[SharperSummary]:
                 if place in plain and len(ratios([plain[place], check])) == 2
             ]
             if mine and plain:
-                before, after = ([pair[i].ratio for pair in pairs] for i in (0, 1))
+                before = [_before(theorem, variant, *pair) for pair in pairs]
+                after = [check.ratio for _, check in pairs]
                 rows.append(
                     SharperSummary(
                         theorem.name,
@@ -116,6 +120,13 @@ def compare_sharper(checks: Sequence[Check]) -> list[SharperSummary]:
                     )
                 )
     return rows
+
+
+def _before(theorem: Theorem, variant: Theorem, plain: Check, check: Check) -> float:
+    """How far the plain bound is from what the variant speaks of."""
+    if variant.metric == theorem.metric:
+        return plain.ratio
+    return plain.bound / check.measured if isinstance(variant.metric, BestAtRounds) else math.nan
 
 
 def _place(check: Check) -> tuple[str, str, str, int, int]:
