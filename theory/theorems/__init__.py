@@ -89,7 +89,7 @@ def all_instances(local_steps: int = 5, rounds: int = 10_000) -> list[Instance]:
         instance_1(rounds, local_steps),
         instance_2(rounds, local_steps),
         instance_3(50, local_steps=local_steps),
-        instance_simplex(20, max(3, local_steps)),
+        instance_simplex(20, max(2, local_steps)),
         instance_bend(),
         instance_4(rounds, local_steps),
         instance_5(400, local_steps),

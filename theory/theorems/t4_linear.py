@@ -137,7 +137,7 @@ def instance_3(
 
 def instance_simplex(
     rounds: int,
-    local_steps: int = 3,
+    local_steps: int = 2,
     n_nodes: int = 3,
     growth: float = 0.3,
     smoothness: float = 1.0,
