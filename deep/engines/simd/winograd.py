@@ -6,10 +6,10 @@ transformed back: A^T [(G g G^T) . (B^T d B)] A. The gradient with respect to g 
 G^T [sum of (A e A^T) . (B^T d B)] G. There the sum runs over pixels and images, so the input is
 transposed first: channels in the lanes, one image a vector.
 
-Measured against the direct convolution of `deep.engines.simd.kernels`, both in turns in one process,
-on a processor with AVX-512 under heavy load by others, one thread, float32, processor time of one
-node's local steps. Least times: 1.26, 1.29, 1.33 and 1.39 times faster at width 8 (four runs), 1.47
-and 1.49 at width 16, 1.8 at width 64 (one run); ratios of medians: 1.22 to 1.28, 1.45 to 1.47, 2.0.
+Measured against the direct convolution of `deep.engines.simd.kernels`: whole rounds of 20 nodes, both in
+turns in one process on an idle processor with AVX-512, two cores, float32, medians of the ratios of
+pairs: 1.25 and 1.26 times faster at width 8 (two runs), 1.43 and 1.44 at width 16. The rule set before
+was 1.3 at both widths: at width 8 it is not met.
 """
 
 from __future__ import annotations
