@@ -4,4 +4,5 @@
 import theory.support.interrupts  # noqa: F401
 from theory.support.extras import need
 
-need("deep", "torch", "PIL")
+# Others import a module of deep that needs neither: the figures read the set-up of its presets.
+need("deep", "torch", "PIL", commands=("deep", "campaign"))

@@ -56,16 +56,23 @@ def quiet_imports() -> None:
 
 def is_our_command(arguments: list[str]) -> bool:
     """Whether a process with this command line runs one of our commands."""
+    return bool(our_command(arguments))
+
+
+def our_command(arguments: list[str]) -> str:
+    """The module or script of ours that a process with this command line runs; empty for another's."""
     rest = iter(arguments[1:])
     for argument in rest:
         if argument == "-m":
-            return next(rest, "").split(".")[0] in _MODULES
+            module = next(rest, "")
+            return module if module.split(".")[0] in _MODULES else ""
         if argument in ("-X", "-W"):
             next(rest, "")
         elif not argument.startswith("-"):
             path = Path(argument)
-            return path.name.startswith(SCRIPTS) or path.parent.name == "benchmarks"
-    return False
+            ours = path.name.startswith(SCRIPTS) or path.parent.name == "benchmarks"
+            return path.name if ours else ""
+    return ""
 
 
 @contextlib.contextmanager
