@@ -389,3 +389,18 @@ def test_json_keeps_arrays_and_names_what_is_not_a_number() -> None:
 )
 def test_numbers_in_tables_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_theorem_of_a_file_is_checked_as_ours_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import replace\nfrom theory.theorems import T2\nX = 3\n"
+        "BOLD = replace(T2, name='T2/3', bound=lambda p, s, t: T2.bound(p, s, t) / 3)\n"
+    )
+    arguments = ["--problem", "I0", "-K", "1", "-R", "10"]
+    assert run(monkeypatch, "--theorem", f"{file}:BOLD", *arguments) == 1
+    assert "T2/3" in capsys.readouterr().out
+    assert run(monkeypatch, "--theorem", f"{file}:X", *arguments) == 2
+    assert "allowed: a Theorem" in capsys.readouterr().err

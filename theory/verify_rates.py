@@ -5,6 +5,7 @@ Exit status: 0 when nothing FAILED, 1 when something did, 2 on bad input, 3 when
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 import time
 from collections import Counter
@@ -42,7 +43,9 @@ def _explain(name: str | None) -> None:
 
 @app.command()
 def main(
-    theorem: Annotated[Words, typer.Option(help="T0 ... T6, T2/S3, ...; default: all.")] = None,
+    theorem: Annotated[
+        Words, typer.Option(help="T0 ... T6, T2/S3, file.py:NAME; default: all.")
+    ] = None,
     problem: Annotated[Words, typer.Option(help=f"Of {', '.join(PROBLEMS)}.")] = None,
     heterogeneity: Annotated[Words, typer.Option(help=f"Of {', '.join(HETEROGENEITIES)}.")] = None,
     local_steps: Annotated[
@@ -160,7 +163,9 @@ def _words(name: str, typed: list[str] | None, allowed: tuple[str, ...]) -> tupl
 
 def _theorems(typed: list[str] | None) -> tuple[str, ...]:
     names = [name.strip() for text in typed or [] for name in text.split(",")]
-    return tuple(t.name for t in find_theorems(names))
+    # A user's own theorem keeps its file, from which every worker loads it.
+    kept = [[name] if ".py:" in name else [t.name for t in find_theorems([name])] for name in names]
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(kept)))
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from theory.support.errors import UserError
+from theory.support.loading import load_object
 from theory.theorems.base import Instance, Metric, Setting, Theorem
 from theory.theorems.t0_every_path import T0, T0_SEPARABLE
 from theory.theorems.t1_local_losses import T1, instance_0, instance_huber
@@ -62,11 +63,19 @@ __all__ = [
 def find_theorems(names: Sequence[str]) -> list[Theorem]:
     """The theorems named, in order; "T4" means T4 and T4' both, "T2/S3" a sharper variant.
 
+    ``file.py:NAME`` is a user's own :class:`Theorem`.
+
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, or a file without that theorem.
     """
     chosen: list[Theorem] = []
     for name in names:
+        if ".py:" in name:
+            own = load_object("theorem", name)
+            if not isinstance(own, Theorem):
+                raise UserError(f"theorem {name!r} is a {type(own).__name__}, allowed: a Theorem")
+            chosen.append(own)
+            continue
         found = [t for t in (*THEOREMS, *SHARPER) if name.upper() in (t.name, t.name.rstrip("'"))]
         if not found:
             raise UserError(

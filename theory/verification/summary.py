@@ -67,10 +67,11 @@ def median(values: Sequence[float]) -> float:
 
 
 def summarise(checks: Sequence[Check]) -> list[TheoremSummary]:
-    """A row for every theorem that was checked, in the order of the theorems."""
+    """A row for every theorem that was checked, in the order of the theorems; then a user's own."""
     rows = []
-    for theorem in (*THEOREMS, *SHARPER):
-        mine = [c for c in checks if c.theorem == theorem.name]
+    titles = {theorem.name: theorem.title for theorem in (*THEOREMS, *SHARPER)}
+    for name in dict.fromkeys([*titles, *(c.theorem for c in checks)]):
+        mine = [c for c in checks if c.theorem == name]
         if not mine:
             continue
         found = ratios(mine)
@@ -80,8 +81,8 @@ def summarise(checks: Sequence[Check]) -> list[TheoremSummary]:
         }
         rows.append(
             TheoremSummary(
-                theorem.name,
-                theorem.title,
+                name,
+                titles.get(name, "a theorem of your own"),
                 count[HOLDS],
                 count[FAILED],
                 count[UNDECIDED],
