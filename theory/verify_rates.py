@@ -201,6 +201,7 @@ def show(console: Console, found: Report, seconds: float, details: bool) -> None
         console.print(table)
         console.print()
     _say(console, _closing(found, seconds), "bold red" if found.count(FAILED) else "bold green")
+    _say(console, tables.undecided_line(found.checks))
     if not found.decided:
         _say(console, "Nothing could be decided; --details says why.")
     elif not details:

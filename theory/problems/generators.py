@@ -20,6 +20,7 @@ from theory.problems.losses import (
     MarginLoss,
 )
 from theory.problems.margin import MarginProblem
+from theory.support import memory
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -57,7 +58,8 @@ def sample_features(
         (n, m, d).
 
     Raises:
-        UserError: a size, rank, similarity or heterogeneity outside the ranges above.
+        UserError: a size, rank, similarity or heterogeneity outside the ranges above, or more memory
+            than there is.
     """
     total = n_nodes * samples_per_node
     rank = min(2 * total, dimension) if rank is None else rank
@@ -99,6 +101,11 @@ def _check_sizes(
     ):
         if value < 1:
             raise UserError(f"{name} is {value}, allowed: at least 1")
+    total = n_nodes * per_node
+    # Weights and their copies, the rotation and its factors, samples with the copies of the problem.
+    numbers = 4 * total * rank + 3 * dimension * rank + 4 * total * dimension
+    what = f"a problem of {n_nodes:,} nodes with {per_node} samples in {dimension:,} dimensions"
+    memory.require(8 * numbers, what, "the nodes, the samples or the dimension")
     if not n_nodes <= rank <= dimension:
         raise UserError(f"rank is {rank}, allowed: {n_nodes} (n_nodes) to {dimension} (dimension)")
     if not 0.0 <= similarity <= 1.0:

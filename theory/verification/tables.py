@@ -114,6 +114,15 @@ def sharper_table(rows: Iterable[SharperSummary]) -> Table:
     return table
 
 
+def undecided_line(checks: Iterable[Check], most: int = 6) -> str:
+    """The undecided checks by name, at most ``most`` of them."""
+    names = [
+        f"{c.theorem} on {_place(c)}, K = {c.local_steps}" for c in checks if c.verdict == UNDECIDED
+    ]
+    more = f"; and {len(names) - most} more" if len(names) > most else ""
+    return f"Undecided: {'; '.join(names[:most])}{more}." if names else ""
+
+
 def undecided_table(checks: Iterable[Check]) -> Table:
     """Every check that is undecided, with what stands in the way."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
