@@ -361,8 +361,8 @@ def test_bad_data_is_refused_with_what_is_allowed() -> None:
         MarginProblem([a], [np.array([1.0, -1.0, 2.0])], HARD_LOGISTIC)
     with pytest.raises(ValueError, match="below the data's own"):
         MarginProblem([a], [b], smoothness=0.5)
-    for sizes in ({"n_nodes": 10**6}, {"n_nodes": 2, "dimension": 10**9}):
+    for nodes, dimension in ((10**6, 10**8), (2, 10**9)):
         with pytest.raises(ValueError, match=r"of memory, .* are available; lower"):
-            least_squares(**({"dimension": 10**8} | sizes))
+            least_squares(n_nodes=nodes, dimension=dimension)
     with pytest.raises(ValueError, match="rank is 2, allowed"):
         least_squares(rank=2, **SMALL)
