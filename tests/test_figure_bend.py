@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from figures.analysis.bend import bend_curve
+from figures.analysis.bend import bend_curve, many_nodes, participants_curve
 from figures.analysis.sources import Sources
 from figures.drawing import style
 from figures.drawing.bend import SIMILARITIES, bend
+from theory.simulation.moments import exact_moments
 from theory.theorems import instance_1, instance_5
 from theory.theorems.t3_similar import least_similar_loss
 from theory.verification.communication import rounds_to
@@ -40,11 +41,38 @@ def test_without_similarity_the_instance_of_its_rounds_takes_all_of_them() -> No
 @pytest.mark.parametrize("similarity", [1.0, 0.3, 0.1, 0.0])
 def test_needed_rounds_lie_below_those_that_suffice_and_within_6e(similarity: float) -> None:
     found = bend_curve(similarity, [1, 3, 10, 30], EPS)
-    for k, needed, t2, t3 in zip(*(found[n] for n in found), strict=True):
+    for k, needed, t2, t3 in zip(
+        *(found[n] for n in ("local_steps", "instance", "t2", "t3")), strict=True
+    ):
         enough = min(t2, t3 or np.inf)
         assert enough == pytest.approx(0.5 / EPS / max(1, similarity * k))
         # One more for the last, begun, round.
         assert needed <= enough + 1 and enough <= 6 * np.e * needed
+
+
+@pytest.mark.parametrize(("similarity", "k"), [(0.3, 4), (0.0, 3)])
+def test_all_of_many_nodes_are_the_instance(similarity: float, k: int) -> None:
+    rounds = 9
+    moments = exact_moments(
+        many_nodes(similarity, k, rounds, 6),
+        step_size=1.0,
+        local_steps=k,
+        rounds=rounds,
+        gradient="full",
+        record=[k * rounds],
+    )
+    found = moments.history["global_loss"][-1]
+    assert found == pytest.approx(instance_5(rounds, k, similarity).value, rel=1e-9)
+
+
+def test_fewer_participants_need_more_rounds_but_no_more_than_the_bounds() -> None:
+    found = participants_curve(0.3, [1, 2, 6], [1, 4], EPS, 6)
+    (one, two, everyone), (t2, t3) = found["instance"], (found["t2"], found["t3"])
+    assert everyone == bend_curve(0.3, [1, 4], EPS)["instance"]
+    for i in range(2):
+        assert everyone[i] <= two[i] <= one[i] <= min(t2[i], t3[i]) + 1
+    # The answer does not depend on where the search began.
+    assert participants_curve(0.3, [1], [4], EPS, 6)["instance"] == [[one[1]]]
 
 
 @pytest.fixture(scope="module")

@@ -134,8 +134,16 @@ FIGURES: tuple[Entry, ...] = (
         outer_steps.outer_steps,
     ),
     Entry(
+        "bend-participants",
+        "The bend with client sampling",
+        "Rounds to a fixed accuracy against K, as above, but with m of 8 nodes drawn every round, on the "
+        "nodes of the worst instance known. The bounds are the same for every m (T7), and so are the bend "
+        "and the slope beyond it; how many nodes take part moves the curve by a small factor.",
+        bend.bend_participants,
+    ),
+    Entry(
         "baselines",
-        "Local SGD beside mini-batch SGD and centralised GD",
+        "Local SGD beside mini-batch SGD, gradient descent and its acceleration",
         "Exact expected loss against communications (left) and against sample gradients a node (right), "
         "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. Local "
         "SGD is to be compared with the method that shares its budget on that axis.",

@@ -70,10 +70,10 @@ STORY: tuple[Section, ...] = (
             "their mean is short, and P/Q, the mean of their squares over the square of their mean, says "
             "by how much it may be stretched. On the instance on which plain averaging is slowest, "
             "that ends in one round; no fixed step does.",
-            "The second figure sets Local SGD beside mini-batch SGD and gradient descent at equal "
-            "communication and at equal computation, each at the best of its step sizes.",
+            "The last figure sets Local SGD beside mini-batch SGD, gradient descent and accelerated gradient "
+            "descent at equal communication and at equal computation, each at the best of its step sizes.",
         ),
-        figures=("outer-steps", "baselines"),
+        figures=("outer-steps", "bend-participants", "baselines"),
     ),
     Section(
         heading="Do the bounds hold, and how much of them is real?",
