@@ -113,7 +113,7 @@ def main(
     standard = Sweep()
     if loss is not None and not data:
         raise UserError(f"--loss is {loss}, allowed with --data only")
-    workers = numbers.whole("workers", workers, -1)
+    workers = numbers.whole("workers", workers, -1, 1024)
     if workers == 0:
         raise UserError("workers is 0, allowed: at least 1, or -1 for all cores")
     some = tuple(numbers.words("problem", problem, PROBLEMS)) if problem else None

@@ -12,13 +12,24 @@ from theory.support.errors import UserError
 Array = NDArray[np.float64]
 
 
-def checked_sizes(features: Sequence[Array], targets: Sequence[Array]) -> list[int]:
+#: Bytes of samples that are squared at a time.
+_BLOCK = 1 << 26
+
+
+def squared_norms(samples: Array) -> Array:
+    """||a_j||^2 of every sample, (N,), without a copy of them."""
+    rows = max(1, _BLOCK // (8 * max(1, samples.shape[1])))
+    blocks = range(0, len(samples), rows)
+    return np.concatenate([(samples[i : i + rows] ** 2).sum(axis=1) for i in blocks])
+
+
+def checked_sizes(features: Sequence[Array] | Array, targets: Sequence[Array] | Array) -> list[int]:
     """m_i of every node.
 
     Raises:
         UserError: no node, a node without samples, or shapes that disagree.
     """
-    if not features or len(features) != len(targets):
+    if not len(features) or len(features) != len(targets):
         raise UserError(
             f"{len(features)} nodes of features and {len(targets)} of targets; "
             "allowed: the same number, at least 1"

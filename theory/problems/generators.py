@@ -20,7 +20,7 @@ from theory.problems.losses import (
     MarginLoss,
 )
 from theory.problems.margin import MarginProblem
-from theory.support import memory
+from theory.support import memory, numbers
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -52,7 +52,7 @@ def sample_features(
         similarity: share in [0, 1], for "similar".
         decay: the k-th direction has variance k**-decay before the samples are normalised;
             0 is a flat spectrum.
-        seed: any integer >= 0.
+        seed: an integer from 0 to 2^64 - 1.
 
     Returns:
         (n, m, d).
@@ -61,9 +61,23 @@ def sample_features(
         UserError: a size, rank, similarity or heterogeneity outside the ranges above, or more memory
             than there is.
     """
+    n_nodes = numbers.whole("n_nodes", n_nodes, 1)
+    samples_per_node = numbers.whole("samples_per_node", samples_per_node, 1)
+    dimension = numbers.whole("dimension", dimension, 1)
     total = n_nodes * samples_per_node
     rank = min(2 * total, dimension) if rank is None else rank
-    _check_sizes(n_nodes, samples_per_node, dimension, rank, similarity, heterogeneity)
+    if not n_nodes <= numbers.whole("rank", rank, 1) <= dimension:
+        raise UserError(f"rank is {rank}, allowed: {n_nodes} (n_nodes) to {dimension} (dimension)")
+    numbers.real("similarity", similarity, least=0, most=1)
+    numbers.real("decay", decay, least=0)
+    numbers.choice("heterogeneity", heterogeneity, HETEROGENEITIES)
+    seed = numbers.seed("seed", seed)
+    memory.require(
+        # The samples, their basis with a copy while it is made orthonormal, and their weights.
+        8 * (total * (dimension + 3 * rank) + 3 * dimension * rank),
+        f"a problem of {n_nodes:,} nodes with {samples_per_node:,} samples of {dimension:,} features",
+        "n_nodes, samples_per_node or dimension (--nodes, --dimension)",
+    )
     random = np.random.Generator(np.random.Philox(key=seed))
     scale = np.arange(1, rank + 1) ** (-0.5 * decay)
     weights = random.standard_normal((n_nodes, samples_per_node, rank)) * scale
@@ -91,31 +105,6 @@ def _deal(
     return dealt
 
 
-def _check_sizes(
-    n_nodes: int, per_node: int, dimension: int, rank: int, similarity: float, heterogeneity: str
-) -> None:
-    for name, value in (
-        ("n_nodes", n_nodes),
-        ("samples_per_node", per_node),
-        ("dimension", dimension),
-    ):
-        if value < 1:
-            raise UserError(f"{name} is {value}, allowed: at least 1")
-    total = n_nodes * per_node
-    # Weights and their copies, the rotation and its factors, samples with the copies of the problem.
-    numbers = 4 * total * rank + 3 * dimension * rank + 4 * total * dimension
-    what = f"a problem of {n_nodes:,} nodes with {per_node} samples in {dimension:,} dimensions"
-    memory.require(8 * numbers, what, "the nodes, the samples or the dimension")
-    if not n_nodes <= rank <= dimension:
-        raise UserError(f"rank is {rank}, allowed: {n_nodes} (n_nodes) to {dimension} (dimension)")
-    if not 0.0 <= similarity <= 1.0:
-        raise UserError(f"similarity is {similarity}, allowed: 0 to 1")
-    if heterogeneity not in HETEROGENEITIES:
-        raise UserError(
-            f"heterogeneity is {heterogeneity!r}, allowed: {', '.join(HETEROGENEITIES)}"
-        )
-
-
 def _planted_margins(features: Array, scale: float, seed: int) -> Array:
     """Margins A x of a planted x in the span of the samples, of root mean square ``scale``, (n, m)."""
     random = np.random.Generator(np.random.Philox(key=[seed, 1]))
@@ -129,7 +118,7 @@ def _planted_margins(features: Array, scale: float, seed: int) -> Array:
 def _problem(
     loss: MarginLoss, name: str, features: Array, targets: Array, label: str
 ) -> MarginProblem:
-    return MarginProblem(list(features), list(targets), loss, name=name, heterogeneity=label)
+    return MarginProblem(features, targets, loss, name=name, heterogeneity=label)
 
 
 def _label(heterogeneity: str, similarity: float) -> str:

@@ -15,10 +15,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.problems.data import check_values, checked_sizes
+from theory.problems.data import check_values, checked_sizes, squared_norms
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
 from theory.problems.row_space import EPS, Constant, RowSpace
 from theory.problems.separation import hull_weights, least_value
+from theory.support import memory
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -32,7 +33,8 @@ class MarginProblem:
     """n nodes with losses of linear margins, f_i(x) = (1/m_i) sum_j loss(a_j'x, t_j).
 
     Args:
-        features: one (m_i, d) array a node; the m_i may differ, none may be 0.
+        features: one (m_i, d) array a node; the m_i may differ, none may be 0. One array (n, m, d) is
+            kept as it is, not copied.
         targets: one (m_i,) array a node; meaning as in ``loss`` (for the attained losses, the margin
             at which the sample's loss is 0).
         loss: a :class:`theory.problems.losses.MarginLoss`.
@@ -50,8 +52,8 @@ class MarginProblem:
 
     def __init__(
         self,
-        features: Sequence[Array],
-        targets: Sequence[Array],
+        features: Sequence[Array] | Array,
+        targets: Sequence[Array] | Array,
         loss: MarginLoss = SQUARED,
         *,
         start: Array | None = None,
@@ -62,7 +64,7 @@ class MarginProblem:
         self.loss, self.name, self.heterogeneity = loss, name, heterogeneity
         sizes = checked_sizes(features, targets)
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)])
-        self.features: Array = np.ascontiguousarray(np.concatenate(features), dtype=np.float64)
+        self.features: Array = np.ascontiguousarray(_stacked(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
         check_values(self.features, self.targets, hard=loss is HARD_LOGISTIC)
         if loss not in LOSSES:
@@ -178,8 +180,16 @@ class MarginProblem:
     # ---- row space -------------------------------------------------------------------------------
 
     @cached_property
+    def squared_norms(self) -> Array:
+        """||a_j||^2 of every sample, (N,)."""
+        return squared_norms(self.features)
+
+    @cached_property
     def gram(self) -> Array:
         """G = A A', (N, N)."""
+        memory.require(
+            8.0 * self.n_samples**2, f"the Gram matrix of {self.n_samples:,} samples", "the samples"
+        )
         return self.features @ self.features.T
 
     @cached_property
@@ -243,7 +253,7 @@ class MarginProblem:
     @cached_property
     def data_smoothness(self) -> float:
         """Smallest L that makes every sample's loss L-smooth (by the loss's curvature bound)."""
-        return float(self.loss.curvature * (self.features**2).sum(axis=1).max())
+        return float(self.loss.curvature * self.squared_norms.max())
 
     @property
     def smoothness(self) -> float:
@@ -272,7 +282,7 @@ class MarginProblem:
         """
         if self.loss.curvature_within is None:
             return None
-        radius = np.linalg.norm(self.features, axis=1) * np.sqrt(self.initial_distance)
+        radius = np.sqrt(self.squared_norms) * np.sqrt(self.initial_distance)
         return self.loss.curvature_within(self.targets, radius)
 
     @property
@@ -283,6 +293,11 @@ class MarginProblem:
     @cached_property
     def hessians(self) -> Array:
         """H_i for unit curvature, in row-space coordinates, (n, r, r): the Hessians of least squares."""
+        memory.require(
+            8.0 * self.n_nodes * self.rank**2,
+            f"a Hessian of rank {self.rank:,} for each of {self.n_nodes:,} nodes",
+            "the nodes or the rank (--nodes)",
+        )
         out = np.empty((self.n_nodes, self.rank, self.rank))
         for i, s in enumerate(self._nodes):
             out[i] = self.coordinates[s].T @ self.coordinates[s] / self.node_sizes[i]
@@ -296,7 +311,7 @@ class MarginProblem:
     def _constants(self) -> dict[str, Constant]:
         """c, mu and rho with the doubts about them."""
         space, weights = self.row_space, self.sample_weights
-        norms = (self.features**2).sum(axis=1)
+        norms = self.squared_norms
         found = {"strong_growth": space.strong_growth(weights, norms, self.loss is not SQUARED)}
         floors = self.curvature_floor
         if floors is None:
@@ -389,3 +404,10 @@ class MarginProblem:
             return float(self.loss.value(margins, self.targets) @ w), slopes @ c
 
         return least_value(value_and_slope, self.rank)
+
+
+def _stacked(features: Sequence[Array] | Array) -> Array:
+    """All samples, (N, d)."""
+    if isinstance(features, np.ndarray) and features.ndim == 3:
+        return features.reshape(-1, features.shape[2])
+    return np.concatenate(features)

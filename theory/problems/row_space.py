@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from theory.support import memory
+
 Array = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)
 # Singular values below this share of the largest count as zero: data with that many digits, and the
@@ -23,6 +25,8 @@ EPS = float(np.finfo(float).eps)
 RANK_TOLERANCE = 1e-12
 # eta mu below this share is lost in 1 - eta mu.
 GROWTH_TOLERANCE = EPS
+#: Bytes of samples that are factored at a time; less than this is factored in one piece.
+_BLOCK = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,17 @@ class RowSpace:
 
     @classmethod
     def of(cls, samples: Array) -> RowSpace:
-        """Factor the samples, (N, d), not all 0. Cost: O(N d min(N, d)) flops, a copy of the samples."""
+        """Factor the samples, (N, d), not all 0. Cost: O(N d min(N, d)) flops; if N is
+        much less than d, memory for a few N x N only."""
         wide = samples.shape[0] <= samples.shape[1]
+        memory.require(
+            # The small factor with its singular vectors and their workspace.
+            8.0 * min(samples.shape) * (4 * samples.shape[0] + 2 * min(samples.shape)),
+            f"factoring {samples.shape[0]:,} samples of {samples.shape[1]:,} features",
+            "the samples or the features (--nodes, --dimension)",
+        )
         # A' = Q R, so A = R' Q' has the singular values and the U of the small R'.
-        small = np.asarray(np.linalg.qr(samples.T, mode="r")).T if wide else samples
+        small = _triangle(samples.T).T if wide else samples
         left, values, _ = np.linalg.svd(small, full_matrices=False)
         shares = values / values[0]
         keep = shares > RANK_TOLERANCE
@@ -166,3 +177,13 @@ class RowSpace:
         ]
         least = float(np.linalg.svd(scaled, compute_uv=False)[-1])
         return Constant(max(1.0, 1.0 / least**2))
+
+
+def _triangle(tall: Array) -> Array:
+    """R of A = Q R for A (d, N), d >= N: block after block of rows, where a copy of A would count."""
+    n = tall.shape[1]
+    block = max(16 * n, _BLOCK // (8 * n))
+    found = np.asarray(np.linalg.qr(tall[:block], mode="r"))
+    for i in range(block, len(tall), block):
+        found = np.asarray(np.linalg.qr(np.vstack([found, tall[i : i + block]]), mode="r"))
+    return found

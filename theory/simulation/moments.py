@@ -28,6 +28,7 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation import arguments
 from theory.simulation.outer_steps import NUMBER, checked_rule
+from theory.support import memory
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -179,6 +180,12 @@ class _Basis:
 
     def __init__(self, problem: MarginProblem) -> None:
         self.n, self.r = problem.n_nodes, problem.rank
+        # Hessians, their eigenvectors and rows; moments, powers and what a step computes in between.
+        memory.require(
+            8.0 * self.n * self.r**2 * 9,
+            f"exact moments of rank {self.r:,} at {self.n:,} nodes",
+            "the nodes or the rank (--nodes), or choose another engine",
+        )
         self.hessians = problem.hessians
         self.mean_hessian = self.hessians.mean(axis=0)
         self.curvatures, self.directions = np.linalg.eigh(self.hessians)

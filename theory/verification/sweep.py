@@ -28,6 +28,8 @@ from theory.verification.violations import VIOLATIONS, find_violation
 PROBLEMS = ("least-squares", "power-law", "logistic", "separable", "sigmoid", "I0", "I3")
 QUADRATIC = ("least-squares", "power-law", "I0", "I3")
 INSTANCES = ("I0", "I3")
+#: A run of more would take hours, and is more likely a slip of the pen.
+MOST_ITERATIONS = 100_000_000
 LEVELS: tuple[Heterogeneity, ...] = ("iid", "similar", "sorted")
 GRADIENTS = ("stochastic", "full")
 
@@ -86,6 +88,8 @@ class Sweep:
             ("seeds", self.seeds, 2),
         ):
             numbers.whole(name, number, least)
+        longest = max(self.local_steps, default=1) * self.rounds
+        numbers.whole("K R (all iterations)", longest, 1, MOST_ITERATIONS)
         numbers.seed("problem seed", self.problem_seed)
         for factor in self.step_factors:
             numbers.real("step size in units of 1/L", factor, above=0)
@@ -191,7 +195,7 @@ def run_sweep(
     sweep.check()
     todo = cells(sweep)
     results: list[list[Check]] = []
-    for result in _each(workers)(joblib.delayed(run_cell)(cell) for cell in todo):
+    for result in _each(min(workers, len(todo)))(joblib.delayed(run_cell)(cell) for cell in todo):
         results.append(result)
         if report is not None:
             report(len(results), len(todo))
@@ -202,4 +206,7 @@ def _each(workers: int) -> joblib.Parallel:
     """Results one by one where the backend can, else all at the end (Ray, multiprocessing)."""
     backend, _ = joblib.parallel.get_active_backend()
     streams = getattr(backend, "supports_return_generator", False)
+    if type(backend).__name__ == "MultiprocessingBackend":
+        # It forks, and compiled threads of the parent do not survive that: it would wait for ever.
+        raise UserError("joblib's backend is multiprocessing, allowed: threading, loky, dask, ray")
     return joblib.Parallel(n_jobs=workers, return_as="generator" if streams else "list")

@@ -1,0 +1,147 @@
+"""A process with a limit on its memory that runs our commands one after another, for hostile tests.
+
+One process for many commands, as importing a command takes a hundred times as long as refusing an option.
+Run as a script it is that process: a request a line on standard input, an answer a line on the
+descriptor that the parent kept for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Command -> the module that holds its typer app, and the app's name there.
+COMMANDS = {
+    "verify": ("theory.verify_rates", "app"),
+    "worst-case": ("theory.worst_case.__main__", "app"),
+    "claim": ("theory.claim.__main__", "app"),
+    "deep": ("deep.reproduce", "app"),
+    "campaign": ("deep.campaign", "app"),
+    "figures": ("figures.__main__", "app"),
+}
+STATUSES = {0, 1, 2, 3, 130}
+MEMORY = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a command; ``bug`` is the traceback of what it should not have raised."""
+
+    status: int
+    out: str
+    err: str
+    bug: str
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended as bad input should: status 2 and one line on standard error."""
+        return self.status == 2 and not self.bug and self.err.count("\n") == 1
+
+    def check(self) -> None:
+        """Assert what holds for any input whatever."""
+        assert not self.bug, self.bug
+        assert self.status in STATUSES
+        assert "Traceback" not in self.err
+        if self.status == 2:
+            # A line says what was wrong, below what was said of progress.
+            assert self.err.splitlines()[-1].startswith(("error: ", "missing: ")), self.err
+            assert len(self.err.splitlines()[-1]) < 1000
+
+
+class Commands:
+    """The process; use as a context manager.
+
+    Args:
+        folder: that the commands run in.
+        memory: bytes that a command may take beyond its imports.
+    """
+
+    def __init__(self, folder: Path, memory: int = MEMORY) -> None:
+        self.folder, self.memory = folder, memory
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def run(self, command: str, *arguments: str, seconds: float = 240) -> Done:
+        """Run a command; one that takes longer than ``seconds`` fails the test."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(self.memory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+            )
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps([command, arguments]) + "\n")
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], seconds)
+        answer = process.stdout.readline() if ready else ""
+        if not answer:
+            self.__exit__()
+            how = f"died with {process.returncode}" if ready else f"ran over {seconds} s"
+            raise AssertionError(f"{command} {' '.join(arguments)} {how}")
+        return Done(**json.loads(answer))
+
+
+def serve(memory: int) -> None:
+    """Answer requests until standard input ends."""
+    # Answers go to a descriptor of their own: commands may write to 1 past sys.stdout.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    limited: set[str] = set()
+    for line in sys.stdin:
+        command, arguments = json.loads(line)
+        module, name = COMMANDS[command]
+        app = getattr(importlib.import_module(module), name)
+        if command not in limited:
+            _limit(memory)
+            limited.add(command)
+        answers.write(json.dumps(_run(app, command, arguments)) + "\n")
+        answers.flush()
+
+
+def _limit(memory: int) -> None:
+    """Allow so many bytes beyond what is mapped now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, resource.RLIM_INFINITY))
+
+
+def _run(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
+    from theory.support import command as cli
+
+    buffers = [io.BytesIO(), io.BytesIO()]
+    out, err = (io.TextIOWrapper(b, "utf-8", write_through=True) for b in buffers)
+    status, bug = -1, ""
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = cli.run_command(app, command, list(arguments))
+        except BaseException:
+            bug = traceback.format_exc()
+    texts = [buffer.getvalue().decode() for buffer in buffers]
+    return {"status": status, "out": texts[0], "err": texts[1], "bug": bug}
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
