@@ -281,11 +281,11 @@ def test_running_means_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"participants": 0}, "participants is 0, allowed: 1 to 2"),
+        ({"participants": 0}, "participants is 0, allowed: integers from 1 to 2"),
         ({"outer_step": "polyak"}, "outer_step is 'polyak', allowed for exact moments: a number"),
         ({"outer_step": float("nan")}, "outer_step is nan"),
         ({"averages": ["median"]}, "averages has 'median'"),
-        ({"record": [99]}, "record is 99, allowed: 0 to 5"),
+        ({"record": [99]}, "record is 99, allowed: integers from 0 to 5"),
         ({"local_steps": 0}, "local_steps is 0"),
     ],
 )

@@ -320,9 +320,9 @@ def test_a_round_cut_by_the_grid_is_the_same_round(engine: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"participants": 0}, "participants is 0, allowed: 1 to 5"),
-        ({"participants": 6}, "participants is 6, allowed: 1 to 5"),
-        ({"participants": 2.5}, "participants is 2.5, allowed: 1 to 5"),
+        ({"participants": 0}, "participants is 0, allowed: integers from 1 to 5"),
+        ({"participants": 6}, "participants is 6, allowed: integers from 1 to 5"),
+        ({"participants": 2.5}, "participants is 2.5, allowed: integers from 1 to 5"),
         ({"outer_step": 0}, "outer_step is 0, allowed: a finite number above 0, extrapolated"),
         ({"outer_step": -1.0}, "outer_step is -1.0"),
         ({"outer_step": float("nan")}, "outer_step is nan"),

@@ -216,7 +216,7 @@ def test_bad_variant_texts_are_refused_in_one_line(
         ({"variant": ServerMomentum(), "participants": 2}, "variant is given beside"),
         ({"variant": ServerMomentum(), "engine": "margin"}, "allowed here: auto, numpy"),
         ({"variant": ServerMomentum(), "averaging": False}, "averaging is False"),
-        ({"variant": FedAvg(participants=9)}, "participants is 9, allowed: 1 to 5"),
+        ({"variant": FedAvg(participants=9)}, "participants is 9, allowed: integers from 1 to 5"),
     ],
 )
 def test_bad_variants_are_refused(change: dict[str, Any], message: str) -> None:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.support import numbers
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
-# More samples a step than this would only fill memory.
-MOST_SAMPLES = 1_000_000
+# More samples a step, or seeds, than this would only fill memory.
+MOST_SAMPLES = MOST_SEEDS = 1_000_000
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """``value`` as an int.
+    """An integer in [least, most]; a float such as 2.0, which NumPy and JSON make of one, will do.
 
     Raises:
-        UserError: it is not a whole number in [least, most]; NaN, 2.5 and True are none.
+        UserError: as :func:`theory.support.numbers.whole`; NaN, 2.5 and True are no integers.
     """
-    allowed = f"whole numbers of at least {least}" if most is None else f"{least} to {most}"
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-    if not whole and not (isinstance(value, numbers.Real) and float(value).is_integer()):
-        raise UserError(f"{name} is {value!r}, allowed: {allowed}")
-    number = int(value)
-    if isinstance(value, (bool, np.bool_)) or number < least or (most and number > most):
-        raise UserError(f"{name} is {value!r}, allowed: {allowed}")
-    return number
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return numbers.whole(name, value, least, most)
 
 
 def seed_list(seeds: int | Sequence[int] | NDArray[Any]) -> NDArray[np.uint64]:
@@ -39,12 +34,14 @@ def seed_list(seeds: int | Sequence[int] | NDArray[Any]) -> NDArray[np.uint64]:
         UserError: no seed, or one that is not a whole number in [0, 2**64).
     """
     if np.ndim(seeds) == 0:
-        return np.arange(whole_number("seeds", seeds), dtype=np.uint64)
+        return np.arange(whole_number("seeds", seeds, 1, MOST_SEEDS), dtype=np.uint64)
     listed = list(seeds)  # type: ignore[arg-type]
     if not listed or np.ndim(listed) != 1:
         raise UserError(f"seeds is {seeds!r}, allowed: a count of at least 1, or a list of seeds")
     # One by one: an array of large and small integers would pass through floating point.
-    return np.array([whole_number("seed", s, 0, 2**64 - 1) for s in listed], dtype=np.uint64)
+    return np.array(
+        [whole_number("seed", s, 0, numbers.MOST_SEED) for s in listed], dtype=np.uint64
+    )
 
 
 def step_sizes(step_size: float | Sequence[float] | Array) -> Array:

@@ -19,6 +19,7 @@ from theory.simulation.draws import Draws
 from theory.simulation.engines import METRICS, Engine, Plan, cheapest_engine, is_compiled
 from theory.simulation.outer_steps import OuterRule
 from theory.simulation.variants import FedAvg, Variant, check_variant
+from theory.support import memory
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -187,6 +188,7 @@ def run_local_sgd(
         record_rounds=record_rounds,
     )
     name = cheapest_engine(problem, plan, batch) if engine == "auto" else engine
+    _require_memory(name, problem, plan, len(grid), max(1, batch))
     state = ENGINES[name](problem, plan)
     sizes = np.asarray(problem.node_sizes) if batch else np.ones(problem.n_nodes, np.int64)
     if biased_sampling:
@@ -218,6 +220,20 @@ def run_local_sgd(
         diverged=~finite,
         variant=chosen.name,
         round_record=round_record,
+    )
+
+
+def _require_memory(engine: str, problem: Any, plan: Plan, points: int, batch: int) -> None:
+    """Refuse runs whose models, draws and records would not fit."""
+    n, d = problem.n_nodes, problem.start.size
+    # Margins, their change in the round and since x_0 for every sample, or every node's model and its
+    # step; the mean model; the columns of the records.
+    own = 4 * problem.n_samples if engine == "margin" else (2 + (engine == "numpy") * batch) * n * d
+    per_run = 8 * (own + 3 * d + 25 * points) + 4 * n * batch
+    memory.require(
+        float(per_run) * plan.runs,
+        f"{plan.runs:,} runs of {n:,} nodes with {d:,} parameters",
+        "the seeds, step sizes, nodes or dimension (--seeds, --nodes, --dimension)",
     )
 
 

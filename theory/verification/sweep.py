@@ -18,6 +18,7 @@ from theory.problems.files import load_problem
 from theory.problems.generators import Heterogeneity
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
+from theory.simulation.arguments import MOST_SEEDS
 from theory.simulation.compiled_engines import ENGINES
 from theory.support import numbers
 from theory.support.errors import UserError
@@ -81,11 +82,11 @@ class Sweep:
             numbers.choice("--break", self.violation, VIOLATIONS)
         for k in self.local_steps:
             numbers.whole("K (local steps)", k, 1)
+        numbers.whole("seeds", self.seeds, 2, MOST_SEEDS)
         for name, number, least in (
             ("rounds", self.rounds, 1),
             ("n (nodes)", self.n_nodes, 1),
             ("dimension", self.dimension, 16 * self.n_nodes),
-            ("seeds", self.seeds, 2),
         ):
             numbers.whole(name, number, least)
         longest = max(self.local_steps, default=1) * self.rounds
