@@ -192,7 +192,7 @@ def test_every_broken_hypothesis_exits_1(
         (["--step-size", "0"], "step size in units of 1/L is 0.0, allowed: finite numbers above 0"),
         (["--step-size", "nan"], "step size in units of 1/L is nan"),
         (["--rounds", "-3"], "rounds is -3, allowed: integers of at least 1"),
-        (["--seeds", "1"], "seeds is 1, allowed: integers of at least 2"),
+        (["--seeds", "1"], "seeds is 1, allowed: integers from 2 to 1000000"),
         (["--seed", str(2**64)], f"problem seed is {2**64}, allowed"),
         (["-n", "0"], "n (nodes) is 0, allowed: integers of at least 1"),
         (["-d", "10"], "dimension is 10, allowed: integers of at least 80"),
