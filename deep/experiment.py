@@ -19,7 +19,8 @@ from deep.config import Config
 from deep.data.cifar10 import Images, Progress, load_images, load_test_images
 from deep.data.partition import balanced_subset, partition
 from deep.distributed import Communicator
-from deep.engines.make import make_engine
+from deep.engines.make import available_cores, engine_for, find_device, make_engine
+from deep.engines.memory import check_memory
 from deep.local_sgd import Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.results import files
@@ -161,12 +162,23 @@ def run_experiment(
         max(10, int(images.labels.max()) + 1),
         norm_affine=config.norm_affine,
     )
+    n_local = len(communicator.nodes(config.n_nodes))
+    place = find_device(machine.device)
+    if place.type == "cpu":
+        check_memory(
+            architecture,
+            n_local=n_local,
+            batch_size=config.batch_size,
+            engine=engine_for(config.engine, place, config.precision),
+            precision=config.precision,
+            threads=machine.threads or available_cores(),
+        )
     engine = make_engine(
         config.engine,
         architecture,
         images,
         n_nodes=config.n_nodes,
-        n_local=len(communicator.nodes(config.n_nodes)),
+        n_local=n_local,
         step_size=config.step_size,
         device=machine.device,
         precision=config.precision,

@@ -11,6 +11,7 @@ import os
 import sys
 import tarfile
 import urllib.request
+import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from theory.support import memory
 from theory.support.errors import UserError
 from theory.support.files import write_atomically
 
@@ -260,7 +262,9 @@ def _read_class_folders(
     listing = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        listing.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        # A name may be bytes that are no text.
+        listing.update(os.fsencode(file.relative_to(folder)))
+        listing.update(f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     images = _read_cache(cache, listing.hexdigest(), len(files))
     if images is None:
         images = _decode(files, progress)
@@ -274,22 +278,38 @@ def _decode(files: list[Path], progress: Progress | None) -> np.ndarray:
     images: np.ndarray | None = None
     for index, file in enumerate(files):
         try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            # Our own check of sizes, below, comes before anything is decoded.
+            with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+                if images is None:
+                    images = _room(len(files), image.size, file)
+                if image.size != images.shape[:1:-1]:
+                    raise UserError(
+                        f"{file} is {image.width} x {image.height} pixels: all images must be "
+                        f"square and as large as the first, {images.shape[3]} x {images.shape[2]}"
+                    )
+                images[index] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        except UserError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read the image {file}: {error}") from error
-        if images is None:
-            images = np.empty((len(files), 3, *pixels.shape[:2]), np.uint8)
-        if pixels.shape[:2] != images.shape[2:] or pixels.shape[0] != pixels.shape[1]:
-            raise UserError(
-                f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels: all images must be "
-                f"square and as large as the first, {images.shape[3]} x {images.shape[2]}"
-            )
-        images[index] = pixels.transpose(2, 0, 1)
         if progress and (index % 500 == 499 or index + 1 == len(files)):
             progress(index + 1, len(files))
     assert images is not None
     return images
+
+
+def _room(count: int, size: tuple[int, int], first: Path) -> np.ndarray:
+    """An empty array for images of the size of the first, if they are square and fit into memory."""
+    width, height = size
+    if width != height:
+        raise UserError(f"{first} is {width} x {height} pixels: all images must be square")
+    # As they are, for the cache and for the run; and what decoding one takes.
+    memory.require(
+        (9.0 * count + 8.0) * width * height,
+        f"{count:,} images of {width:,} x {height:,} pixels such as {first}",
+        "the size or the number of the images",
+    )
+    return np.empty((count, 3, height, width), np.uint8)
 
 
 def _read_cache(cache: Path, listing: str, count: int) -> np.ndarray | None:

@@ -36,9 +36,16 @@ def find_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UserError(f"the device {name} is not there: {count} CUDA devices found; use cpu")
-    elif device.type != "cpu":
+    elif device.type != "cpu" or device.index is not None:
         raise UserError(f"the device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     return device
+
+
+def engine_for(name: str, place: torch.device, precision: str) -> str:
+    """``name``, or what ``auto`` stands for on a device."""
+    if name != "auto":
+        return name
+    return "simd" if place.type == "cpu" and precision != "bf16" else "stacked"
 
 
 def make_engine(
@@ -69,8 +76,7 @@ def make_engine(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     place = find_device(device)
-    if name == "auto":
-        name = "simd" if place.type == "cpu" and precision != "bf16" else "stacked"
+    name = engine_for(name, place, precision)
     common = (
         architecture,
         data,

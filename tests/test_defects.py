@@ -1,0 +1,302 @@
+"""What broke the commands when tried as hostile users would: one row a case, each refused on one line.
+
+Every command runs in a process whose memory is limited (see :mod:`hostile`), so that an explosion fails
+the test. What broke the Python interface is in ``test_defects_api.py``, interrupted and doubled runs in
+``test_kills.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deep_cases import random_images, write_class_folders
+from hostile import ROOT, Commands
+from PIL import Image
+
+BIG = str(2**64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hostile files, by the names that the rows below use."""
+    top = tmp_path_factory.mktemp("hostile")
+    _write_npz(top)
+    _write_csv(top)
+    write_class_folders(top / "images", random_images(40))
+    _write_images(top)
+    (top / "directory").mkdir()
+    (top / "locked.json").write_text("{}")
+    (top / "locked.json").chmod(0o444)
+    (top / "campaign.toml").write_text("data-name = 'x'\n[[run]]\npreset = 'smoke'\nrounds = 1.5\n")
+    return top
+
+
+def _write_npz(top: Path) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4, 6))
+    b = a @ np.ones(6)
+    arrays = {"A0": a, "b0": b, "A1": a, "b1": b}
+
+    def save(name: str, **found: np.ndarray) -> bytes:
+        np.savez(top / f"{name}.npz", allow_pickle=True, **found)
+        return (top / f"{name}.npz").read_bytes()
+
+    raw = save("good", **arrays)
+    (top / "truncated.npz").write_bytes(raw[: len(raw) // 2])
+    flipped = bytearray(raw)
+    flipped[len(raw) // 3] ^= 0x10
+    (top / "flipped.npz").write_bytes(flipped)
+    (top / "empty.npz").write_bytes(b"")
+    save("nothing")
+    np.save(top / "array.npy", a)
+    (top / "array.npy").rename(top / "array.npz")
+    save("no-rows", A0=np.empty((0, 6)), b0=np.empty(0))
+    save("no-columns", A0=np.empty((4, 0)), b0=np.zeros(4))
+    save("tiny", A0=np.zeros((4, 6)), b0=np.zeros(4))
+    save("0-d", A0=np.array(1.0), b0=np.array(1.0))
+    save("complex", A0=a * 1j, b0=b)
+    save("objects", A0=a.astype(object), b0=b)
+    save("nan", A0=a * np.nan, b0=b)
+    save("node", A=a, b=b, node=np.array([0, 1, 2, 10**12]))
+    save("negative", A=a, b=b, node=np.array([0, 1, 2, -1]))
+    # 80 GB of zeros in a few kilobytes, as its header says; the reader must look there first.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (10**5, 10**5)}
+    )
+    with zipfile.ZipFile(top / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A0.npy", header.getvalue() + bytes(10**6))
+        archive.writestr("b0.npy", header.getvalue() + bytes(10**6))
+
+
+def _write_csv(top: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{i % 2},{x[0]},{x[0]},{x[1]},{x[2]}" for i, x in enumerate(rng.random((6, 3)))]
+    head = "node,target,u,v,w"
+    index = [f"{i},{line}" for i, line in enumerate(lines)]
+    quoted = ['"' + line.replace(",", '","') + '"' for line in lines]
+    for name, content in {
+        "plain.csv": [head, *lines],
+        "pandas.csv": [f",{head}", *index],
+        "quoted.csv": [head, *quoted],
+        "PLAIN.CSV": [head, *lines],
+        "headless.csv": lines,
+        "header-only.csv": [head],
+        "nothing.csv": [],
+        "words.csv": [head, "0,a,b,c,d"],
+        "ragged.csv": [head, *lines, "0,1"],
+        "data.txt": [head, *lines],
+    }.items():
+        (top / name).write_text("".join(line + "\n" for line in content))
+
+
+def _write_images(top: Path) -> None:
+    for name in ("huge", "foreign"):
+        write_class_folders(top / name, random_images(10))
+    # 12,000 x 12,000 pixels of one bit: 18 MB unpacked, 432 MB in colour.
+    for name in ("huge", "giant"):
+        (top / name / "class0").mkdir(parents=True, exist_ok=True)
+        Image.new("1", (12_000, 12_000)).save(top / name / "class0" / "9999.png")
+    small = (top / "foreign" / "class0" / "0000.png").read_bytes()
+    (top / "foreign" / "class0" / os.fsdecode(b"\xff\xfe.png")).write_bytes(small[:40])
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> Iterator[Commands]:
+    with Commands(folder) as found:
+        yield found
+
+
+VERIFY = ["verify", "--theorem", "T1", "-K", "1", "-R", "3", "--seeds", "2"]
+I0 = [*VERIFY, "--problem", "I0"]
+LEAST = [*VERIFY, "--problem", "least-squares", "--heterogeneity", "iid"]
+DATA = [*VERIFY, "--data"]
+WORST = ["worst-case", "--no-cache", "--no-pepit", "--quick"]
+DEEP = [
+    "deep",
+    "--preset",
+    "smoke",
+    "--engine",
+    "loop",
+    "--width",
+    "1",
+    "--nodes",
+    "4",
+    "--batch-size",
+    "4",
+    "--subset",
+    "40",
+]
+DEEP += ["--threads", "1", "--regime", "iid", "--data", "images", "--quiet"]
+
+#: Command line, and what its one line on standard error must say.
+REFUSED: list[tuple[list[str], str]] = [
+    # Numbers.
+    ([*I0, "--seed", BIG], "seed is 18446744073709551616, allowed: integers from 0 to"),
+    ([*I0, "--problem-seed", BIG], "seed is 18446744073709551616, allowed: integers from 0 to"),
+    ([*DEEP, "--seed", BIG], "seed is 18446744073709551616, allowed: integers from 0 to"),
+    ([*I0, "--nodes", "0"], "n (nodes) is 0, allowed"),
+    ([*I0, "-K", "1000000000"], "K R (all iterations) is 3000000000, allowed"),
+    ([*I0, "-R", "1000000000"], "K R (all iterations) is 1000000000, allowed"),
+    ([*LEAST, "-n", "1000000"], "lower n_nodes, samples_per_node or dimension"),
+    ([*LEAST, "-n", "3000"], "lower n_nodes, samples_per_node or dimension"),
+    ([*LEAST, "-d", "1000000000"], "lower n_nodes, samples_per_node or dimension"),
+    ([*I0, "--seeds", "1000000000"], "seeds is 1000000000, allowed"),
+    ([*I0, "--workers", "1000000"], "workers is 1000000, allowed: integers from -1 to 1024"),
+    ([*I0, "--workers", "0"], "workers is 0, allowed"),
+    ([*I0, "--step-size", "nan"], "is nan, allowed: finite numbers above 0"),
+    ([*I0, "-K", ""], "K (local steps) is '1,', allowed"),
+    (["worst-case", "-K", ""], "--local-steps is '', allowed"),
+    (["worst-case", "-R", "1,,2"], "--rounds is '1,,2', allowed"),
+    ([*WORST, "-K", "3000", "--time-limit", "5"], "lower -K or -R"),
+    ([*WORST, "-K", "100000"], "lower -K or -R"),
+    ([*WORST, "--growth", "nan"], "--growth is nan, allowed: finite numbers above 0 and below 1"),
+    (["claim", "L*D", "-K", "0"], "is 0, allowed"),
+    (["claim", "L**"], "allowed"),
+    ([*DEEP, "--device", "cpu:3"], "the device 'cpu:3' is not supported"),
+    ([*DEEP, "--width", "2000"], "GB of memory"),
+    ([*DEEP, "--batch-size", "10000000"], "--batch-size is 10000000, allowed: 1 to 10"),
+    ([*DEEP, "--batch-size", "10000000", "--batches", "with-replacement"], "lower --width"),
+    ([*DEEP, "--checkpoint-minutes", "nan"], "--checkpoint-minutes is nan, allowed"),
+    # Words and options that would have been ignored.
+    ([*I0, "--loss", "foo"], "--loss is foo, allowed with --data only"),
+    ([*VERIFY, "--problem", "logistic", "--engine", "exact"], "engine is exact, allowed for"),
+    ([*DEEP, "--engine", "simd", "--compile"], "--compile is set, allowed"),
+    ([*DEEP, "--engine", "simd", "--cuda-graphs"], "--cuda-graphs is set, allowed"),
+    # Outputs.
+    ([*I0, "--json", "directory"], "--json is directory: is a directory"),
+    ([*I0, "--json", "locked.json"], "--json is locked.json: is read-only"),
+    ([*I0, "--json", "x", "--csv", "x"], "--json and --csv are both x, allowed: one file each"),
+    ([*DATA, "good.npz", "--json", "good.npz"], "are both good.npz, allowed: one file each"),
+    ([*WORST, "--json", "directory"], "--json is directory: is a directory"),
+    ([*DEEP, "--results", "locked.json"], "locked.json"),
+    # Own data.
+    ([*DATA, "truncated.npz"], "truncated.npz is not a readable .npz"),
+    ([*DATA, "flipped.npz"], "flipped.npz"),
+    ([*DATA, "empty.npz"], "empty.npz is not a readable .npz"),
+    ([*DATA, "nothing.npz"], "nothing.npz has arrays [], allowed: A0, b0"),
+    ([*DATA, "array.npz"], "array.npz is not a readable .npz"),
+    ([*DATA, "no-rows.npz"], "every node needs at least 1"),
+    ([*DATA, "no-columns.npz"], "allowed: (m, d) and (m,)"),
+    ([*DATA, "tiny.npz"], "the features are all 0"),
+    ([*DATA, "0-d.npz"], "allowed: (m, d) and (m,)"),
+    ([*DATA, "complex.npz"], "A0 holds complex numbers, allowed: real numbers"),
+    ([*DATA, "objects.npz"], "A0 holds Python objects, allowed: real numbers"),
+    ([*DATA, "nan.npz"], "every number must be finite"),
+    ([*DATA, "node.npz"], "node"),
+    ([*DATA, "negative.npz"], "node"),
+    ([*DATA, "bomb.npz"], "bomb.npz"),
+    ([*DATA, "headless.csv"], "headless.csv"),
+    ([*DATA, "header-only.csv"], "header-only.csv"),
+    ([*DATA, "nothing.csv"], "nothing.csv"),
+    ([*DATA, "words.csv"], "words.csv"),
+    ([*DATA, "ragged.csv"], "ragged.csv"),
+    ([*DATA, "data.txt"], "data.txt ends in '.txt', allowed: .npz, .csv"),
+    ([*DATA, "directory"], "allowed: an existing .npz or .csv file"),
+    # Images and campaigns.
+    ([*DEEP, "--data", "huge"], "9999.png is 12000 x 12000 pixels: all images must be square"),
+    (
+        [*DEEP, "--data", "giant"],
+        "of 12,000 x 12,000 pixels such as giant/class0/9999.png needs about",
+    ),
+    ([*DEEP, "--data", "foreign"], "\\xff\\xfe.png"),
+    (["campaign", "campaign.toml"], "rounds"),
+    (["campaign", "directory"], "directory"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), REFUSED, ids=[" ".join(a)[-60:] or "empty" for a, _ in REFUSED]
+)
+def test_bad_input_is_one_line_and_status_2(
+    commands: Commands, arguments: list[str], said: str
+) -> None:
+    done = commands.run(*arguments)
+    done.check()
+    assert done.status == 2 and done.out == "" and said in done.err, done
+    assert done.refused, done.err
+
+
+@pytest.mark.parametrize("name", ["plain.csv", "pandas.csv", "quoted.csv", "PLAIN.CSV"])
+def test_a_csv_is_read_by_its_header(commands: Commands, name: str) -> None:
+    """pandas' index column is left out, quotes are quotes, and case does not matter in a suffix."""
+    done = commands.run(*DATA, name)
+    assert done.status in (0, 3) and not done.bug, done
+    assert "n = 2 nodes, N = 6 samples (3 a node), d = 3" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        # Nothing could be decided: no theorem applies, or no cell was solved in its time.
+        ([*VERIFY[:2], "T5", *VERIFY[3:], "--problem", "I0"], 3),
+        ([*WORST, "-K", "2", "-R", "1", "--time-limit", "1e-9"], 3),
+        # A broken hypothesis is FAILED, a claim that is false REFUTED.
+        (["verify", "--break", "no-averaging", "--quick", "-K", "5", "--theorem", "T2"], 1),
+        (["claim", "L*D/(100*K*R)", "-K", "2", "-R", "1"], 1),
+        ([*DEEP, "-K", "1", "--rounds", "3", "--step-size", "1e30", "--out", "diverged"], 1),
+        ([*I0], 0),
+    ],
+)
+def test_an_outcome_is_never_a_silent_success(
+    commands: Commands, arguments: list[str], status: int
+) -> None:
+    done = commands.run(*arguments)
+    done.check()
+    assert done.status == status, done
+
+
+def test_both_step_sizes_are_run_and_only_what_was_asked(commands: Commands) -> None:
+    done = commands.run(*LEAST, "--step-size", "0.1", "--step-size", "1.9", "--json", "two.json")
+    assert done.status == 0, done
+    text = (commands.folder / "two.json").read_text()
+    assert '"theorem": "T1"' in text and '"theorem": "T6"' not in text
+    assert "communication" not in done.out.lower()
+
+
+def test_what_double_precision_does_not_resolve_is_undecided(commands: Commands) -> None:
+    arguments = ["--problem", "logistic", "--heterogeneity", "identical", "-K", "20", "-R", "2000"]
+    done = commands.run("verify", "--theorem", "T4", *arguments, "--gradient", "full", "--details")
+    done.check()
+    assert "UNDECIDED" in done.out and "precision" in done.out
+
+
+def test_every_command_says_its_version_and_help(commands: Commands) -> None:
+    for command in ("verify", "worst-case", "claim", "deep", "campaign", "figures"):
+        version = commands.run(command, "--version")
+        assert version.status == 0 and version.out.startswith("local-sgd-rates "), version
+        for option in ("-h", "--help"):
+            shown = commands.run(command, option)
+            assert shown.status == 0 and "--version" in shown.out
+            assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_the_layout_of_own_data_stands_in_the_help(commands: Commands) -> None:
+    shown = " ".join(commands.run("verify", "--help").out.split())
+    assert "A0 (m, d), b0 (m,)" in shown and "columns node, target" in shown
+
+
+@pytest.mark.parametrize("settings", [{}, {"FORCE_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}])
+def test_tables_fit_80_columns_in_any_pipe(tmp_path: Path, settings: dict[str, str]) -> None:
+    """No column has the width zero, and a terminal without Unicode loses no file."""
+    arguments = ["--quick", "--theorem", "T1,T4", "--problem", "least-squares", "-K", "1,5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "theory.verify_rates", *arguments, "--details", "--json", "r.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **settings},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.json").stat().st_size > 1000
+    shown = [line for line in done.stdout.splitlines() if "\x1b" not in line]
+    assert all(len(line) <= 80 for line in shown)
+    assert "T4" in done.stdout and "least squares" in done.stdout
