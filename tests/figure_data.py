@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from figures.analysis.outer_map import OUTER_PATH
 from figures.analysis.places import ROOT
 from figures.analysis.worst_cases import WORST_CASE_PATH
 from theory.support.files import write_json, write_text
@@ -17,6 +18,7 @@ from theory.theorems import instance_1, instance_2, instance_4
 from theory.verification.communication import communication, typical_communication
 from theory.verification.slopes import UNDERCUT_READING, instance_slopes
 from theory.verification.tightness import tightness
+from theory.worst_case import outer_steps
 
 RATE, DELAY = 2.0, 40.0
 KS = (1, 5, 20)
@@ -209,6 +211,29 @@ def write_theory(root: Path) -> None:
         and row["metric"] != "distance"
     ]
     write_json(root / WORST_CASE_PATH, record)
+
+
+def write_outer_steps(root: Path) -> None:
+    """A sweep over outer steps in a small corner, by the real solver."""
+    solver = outer_steps.Solver(None)
+    found = outer_steps.sweep(None, (1,), (1, 2), ("last",), (), quiet=True)
+    points = [
+        outer_steps.MapPoint(
+            local_steps=2,
+            rounds=rounds,
+            step_size=eta,
+            outer_step=beta,
+            value=solver(outer_steps._cell("last", 2, rounds, eta, beta))[0],
+            certified=1.0,
+        )
+        for rounds in (1, 2)
+        for eta in (0.5, 1.0, 1.5)
+        for beta in (1.0, 1.25, 1.5)
+    ]
+    write_json(
+        root / OUTER_PATH,
+        {**provenance(), **outer_steps.as_json(replace(found, maps=points))},
+    )
 
 
 def write_speed(root: Path) -> None:

@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_data import DELAY, KS, RATE, REGIMES, deep_result, write_deep, write_speed, write_theory
+from figure_data import (
+    DELAY,
+    KS,
+    RATE,
+    REGIMES,
+    deep_result,
+    write_deep,
+    write_outer_steps,
+    write_speed,
+    write_theory,
+)
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -53,6 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     write_deep(root)
     write_theory(root)
     write_speed(root)
+    write_outer_steps(root)
     found = Made(root, root / "cache", root / "out", {}, [])
 
     def keep(entry: Entry) -> Entry:

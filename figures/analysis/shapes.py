@@ -178,6 +178,19 @@ RUN: dict[str, Any] = {
         }
     ],
 }
+_PLACE = {"local_steps": WHOLE, "rounds": WHOLE, "step_size": NUMBER, "outer_step": NUMBER}
+OUTER_STEPS = {
+    **_ORIGIN,
+    "pairs": [
+        {
+            **_PLACE,
+            "metric": TEXT,
+            **dict.fromkeys(("value", "plain_value", "plain_step_size", "gain"), NUMBER),
+            **dict.fromkeys(("lower_bound", "one_step_rounds"), NUMBER),
+        }
+    ],
+    "maps": Entries([{**_PLACE, "value": NUMBER}]),
+}
 _MAYBE_WHOLE = (int, NONE)
 #: A run with everything that the ladder's tables read; older files lack some of it.
 LADDER_RUN = {
@@ -226,6 +239,7 @@ DEEP_SPEED = {
 SHAPES: dict[str, Any] = {
     "theory/results/verify_rates.json": VERIFICATION,
     "theory/results/worst_case.json": WORST_CASES,
+    "theory/results/outer_step.json": OUTER_STEPS,
     "theory/results/speed.json": THEORY_SPEED,
     "deep/results/speed.json": DEEP_SPEED,
     "deep/results/ladder/*.json": LADDER_RUN,

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from figures.analysis.sources import Sources
-from figures.drawing import baselines, bend, bounds, deep_curves, orders, outer_steps, worst_cases
+from figures.drawing import (
+    baselines,
+    bend,
+    bounds,
+    deep_curves,
+    orders,
+    outer_map,
+    outer_steps,
+    worst_cases,
+)
 from theory.support.errors import UserError
 
 
@@ -132,6 +141,14 @@ FIGURES: tuple[Entry, ...] = (
         "keeps its bounds (T8) and ends in one round on the instance where it is slowest; half of it is "
         "FedExP; Polyak's step uses the losses, whose least value is 0 here.",
         outer_steps.outer_steps,
+    ),
+    Entry(
+        "outer-map",
+        "Fixed local and outer steps: the exact worst case",
+        "The worst last iterate over all problems of the class, for every pair of a fixed local step eta and a "
+        "fixed outer step beta, as a multiple of the least on the map. Light is good. The star is the best "
+        "pair, the dotted line plain averaging. No pair gets below the bound of I6.",
+        outer_map.outer_map,
     ),
     Entry(
         "bend-participants",

@@ -48,6 +48,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,
     "worst-cases": worst_case_tables.worst_cases,
+    "outer-steps": worst_case_tables.outer_steps,
     "certificates": worst_case_tables.certificates,
     "speed": speed_table.speed,
     "files": sources_table.files,
