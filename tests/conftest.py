@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 # Compiled kernels must not depend on the machine's idle cores while tests run beside one another.
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
@@ -15,6 +16,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from made_figures import Made
+
 settings.register_profile("project", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("project")
 
@@ -25,3 +29,11 @@ def _cache_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     os.environ["LOCAL_SGD_RATES_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield
     del os.environ["LOCAL_SGD_RATES_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Every figure, made once for all tests."""
+    from made_figures import make_all
+
+    return make_all(tmp_path_factory.mktemp("results"))
