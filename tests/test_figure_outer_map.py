@@ -61,7 +61,7 @@ def test_panels_are_multiples_of_their_least(root: Path) -> None:
         shades = np.asarray(ax.collections[0].get_array(), float)
         assert shades.min() == 1
         (star,) = [line for line in ax.lines if line.get_label() == "least"]
-        assert len(np.asarray(star.get_xdata())) == 1 and "of I6" in ax.get_title()
+        assert len(np.asarray(star.get_xdata())) == 1 and "times I6" in ax.get_title()
 
 
 def test_the_table_names_gain_and_distance_to_i6(root: Path) -> None:

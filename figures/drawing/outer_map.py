@@ -43,7 +43,7 @@ def outer_map(sources: Sources) -> Figure:
         ax.plot(*found.best, marker="*", ms=7, color=style.OKABE_ITO["vermilion"], label="least")
         ax.axhline(1.0, color=style.OKABE_ITO["grey"], lw=0.8, ls=":")
         times = np.nanmin(found.values) / found.lower_bound
-        ax.set_title(f"$K$ = {found.local_steps}, $R$ = {found.rounds}: least is {times:.2f} of I6")
+        ax.set_title(f"$K$ = {found.local_steps}, $R$ = {found.rounds}: least {times:.2f} times I6")
         ax.title.set_fontsize(7)
         ax.set_xlabel("$\\eta L$")
         ax.grid(False)

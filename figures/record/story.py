@@ -69,8 +69,8 @@ STORY: tuple[Section, ...] = (
             "of the bounds. Nor does a longer step of the server: when the nodes’ movements point apart, "
             "their mean is short, and P/Q, the mean of their squares over the square of their mean, says "
             "by how much it may be stretched. On the instance on which plain averaging is slowest, "
-            "that ends in one round; no fixed step does. How little a fixed outer step helps is the second "
-            "figure: the exact worst case over both steps.",
+            "that ends in one round; no fixed step does. What fixed steps can do is the second figure: "
+            "the exact worst case over both of them.",
             "The last figure sets Local SGD beside mini-batch SGD, gradient descent and accelerated gradient "
             "descent at equal communication and at equal computation, each at the best of its step sizes.",
         ),
