@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from figures.analysis.outer_map import OUTER_COMMAND, OUTER_PATH, load_outer_steps, outer_maps
 from figures.analysis.sources import MissingResult, Sources
@@ -13,6 +13,8 @@ from figures.drawing import style
 
 #: Values above this multiple of the least share the darkest colour.
 SPAN = 30.0
+#: Contours, in the same multiples.
+LINES = (1.05, 1.5, 3.0, 10.0)
 
 
 def outer_map(sources: Sources) -> Figure:
@@ -36,7 +38,7 @@ def outer_map(sources: Sources) -> Figure:
             found.step_sizes,
             found.outer_steps,
             ratio,
-            levels=[1.05, 1.5, 3, 10],
+            levels=LINES,
             colors="black",
             linewidths=0.5,
         )
@@ -50,11 +52,14 @@ def outer_map(sources: Sources) -> Figure:
     axes[0, 0].set_ylabel("outer step $\\beta$")
     bar = figure.colorbar(axes[0, -1].collections[0], ax=axes[0].tolist(), extend="max", pad=0.01)
     bar.set_label("worst case / least worst case")
+    bar.set_ticks([*LINES, SPAN])
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    lines = ", ".join(f"{line:g}" for line in LINES)
     style.caption(
         figure,
         f"Data: {OUTER_PATH}: exact worst f(xbar_R) of deterministic Local SGD with a fixed outer step over "
-        "all problems of the class, any n >= 2. Lines at 1.05, 1.5, 3 and 10 times the least; star: the "
-        "least; dotted: beta = 1. I6: L D/(4e(2R + 1)), below which no pair of fixed steps gets.",
+        f"all problems of the class, any n >= 2. Lines at {lines} times the least; "
+        "star: the least; dotted: beta = 1. I6: L D/(4e(2R + 1)), below which no pair of fixed steps gets.",
     )
     return figure

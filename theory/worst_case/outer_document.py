@@ -37,6 +37,13 @@ def outer_section(found: OuterSteps) -> list[str]:
         "what no pair can go below: I6's family at its best member, and I6's closed form. A pair is the best one",
         f"that a search found; its value is certified to {max(gaps, default=0.0):.0e}.",
         "",
+        "**No fixed local and outer step helps by more than a constant** (I6, proved in",
+        "`theory/theorems/t2_synchronised.py`): for every eta, beta and K some problem has f(xbar_r) at least",
+        "1/(4e(2R+1)) for all r <= R, while eta = 1/L and the plain mean have a best iterate of at most 1/(4R)",
+        "from K = 2 on (S3): e(2 + 1/R) times that. Prior art: K. K. Patel et al. (COLT 2024), Proposition 7,",
+        "the same order on the same family. How much of the constant the best pair gains is observed below;",
+        "it was open as far as is known to us.",
+        "",
         *table(heads, rows),
     ]
     return [*text, *(f"- {said(finding)}" for finding in outer_findings(found)), ""]
