@@ -27,6 +27,8 @@ from theory.theorems import (
     T4,
     T4_GLOBAL,
     T6,
+    T7,
+    T8A,
     THEOREMS,
     Theorem,
     instance_0,
@@ -282,21 +284,53 @@ def test_a_wrong_solution_is_measured_against_itself() -> None:
 # ---- grids ---------------------------------------------------------------------------------------
 
 
-def test_a_grid_is_a_table_of_the_same_checks() -> None:
+@pytest.mark.parametrize("gradient", ["stochastic", "full"])
+def test_a_grid_is_a_table_of_the_same_checks(gradient: str) -> None:
     problem = least_squares(**SMALL)
     etas = [0.5 / problem.smoothness, 3.0 / problem.smoothness]
-    rows = verify_grid([T1, T6], problem, etas, [1, 4], rounds=6, workers=2)
+    theorems = [T0, T1, T4, T6, T7, T8A]
+    rows = verify_grid(theorems, problem, etas, [1, 4], rounds=6, gradient=gradient, workers=2)
     assert [(r["theorem"], r["local_steps"]) for r in rows] == 2 * [
-        ("T1", 1), ("T6", 1), ("T1", 4), ("T6", 4)
-    ]  # fmt: skip
-    assert [r["eta_L"] for r in rows] == pytest.approx([0.5] * 4 + [3.0] * 4)
-    assert (
-        rows[2]["measured"]
-        == verify(T1, problem, step_size=etas[0], local_steps=4, rounds=6).measured
-    )
-    assert {r["verdict"] for r in rows[4:]} == {NOT_APPLICABLE}
+        (t.name, k) for k in (1, 4) for t in theorems
+    ]
+    assert [r["eta_L"] for r in rows] == pytest.approx([0.5] * 12 + [3.0] * 12)
+    for row in rows:
+        theorem = next(t for t in theorems if t.name == row["theorem"])
+        alone = verify(
+            theorem,
+            problem,
+            step_size=row["step_size"],
+            local_steps=row["local_steps"],
+            rounds=6,
+            gradient=gradient,
+        )
+        assert (row["verdict"], row["how"], row["why"]) == (alone.verdict, alone.how, alone.why)
+        assert row["measured"] == pytest.approx(alone.measured, rel=1e-12, nan_ok=True)
+    assert {r["verdict"] for r in rows[:3]} == {HOLDS}
+    assert {r["verdict"] for r in rows[12:]} == {NOT_APPLICABLE}
     with pytest.raises(ValueError, match="the grid is empty"):
         verify_grid(T1, problem, [], [1])
+
+
+def test_a_grid_advances_its_expectations_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a cell computed its own expectations")
+
+    monkeypatch.setattr("theory.verification.judge.exact_moments", alone)
+    problem = least_squares(**SMALL)
+    rows = verify_grid([T1, T2, T7, T8A], problem, [0.5, 1.0], [1, 3], rounds=5)
+    assert {r["how"] for r in rows} == {"exact"} and {r["verdict"] for r in rows} == {HOLDS}
+
+
+def test_a_grid_of_sampled_paths_and_of_a_violation_is_no_other() -> None:
+    problem = realizable_logistic(**SMALL)
+    eta = 1 / problem.smoothness
+    (row,) = verify_grid(T1, problem, [eta], [3], rounds=5)
+    assert row["measured"] == verify(T1, problem, local_steps=3, rounds=5).measured
+    exact = least_squares(**SMALL)
+    broken = VIOLATIONS["step-size"]
+    (row,) = verify_grid(T1, exact, [1 / exact.smoothness], [3], rounds=5, violation=broken)
+    assert row["measured"] == verify(T1, exact, local_steps=3, rounds=5, violation=broken).measured
 
 
 # ---- variants ------------------------------------------------------------------------------------

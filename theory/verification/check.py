@@ -13,10 +13,11 @@ Three routes, by what the theorem says and the problem allows:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from theory.problems.protocols import Problem
+from theory.simulation.moments import ExactMoments
 from theory.simulation.variants import FedAvg, Variant
 from theory.theorems import Setting, Theorem
 from theory.verification.judge import Judge
@@ -88,8 +89,13 @@ def verify_all(
     engine: str = "auto",
     variant: Variant | None = None,
     violation: Violation | None = None,
+    moments: Mapping[Setting, ExactMoments] | None = None,
 ) -> list[Check]:
-    """As :func:`verify` for several theorems; those with the same setting share one run."""
+    """As :func:`verify` for several theorems; those with the same setting share one run.
+
+    Args:
+        moments: exact expectations by setting, with all running means, where they are at hand.
+    """
     checks: dict[str, Check] = {}
     groups: dict[Setting, list[Theorem]] = {}
     label = "" if variant is None else variant.name
@@ -104,7 +110,8 @@ def verify_all(
         else:
             checks[theorem.name] = replace(blank(theorem, problem, setting, label), why=why)
     for setting, group in groups.items():
-        judge = Judge(problem, setting, batch_size, engine, violation, variant)
+        known = moments.get(setting) if moments else None
+        judge = Judge(problem, setting, batch_size, engine, violation, variant, known)
         checks |= judge.decide(group, seeds)
     return [checks[theorem.name] for theorem in theorems]
 

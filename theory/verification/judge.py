@@ -57,8 +57,9 @@ class Judge:
         engine: str,
         violation: Violation | None,
         variant: Variant | None = None,
+        moments: ExactMoments | None = None,
     ) -> None:
-        self.problem, self.setting = problem, setting
+        self.problem, self.setting, self.at_hand = problem, setting, moments
         self.batch_size, self.engine = batch_size, engine
         self.variant = variant or variant_of(setting)
         self.known = variant_of(setting) == self.variant
@@ -138,6 +139,8 @@ class Judge:
     def _moments(self, averages: set[str]) -> ExactMoments:
         assert isinstance(self.problem, MarginProblem)
         s = self.setting
+        if self.at_hand is not None and self.run_step == s.step_size:
+            return self.at_hand
         return exact_moments(
             self.problem,
             step_size=self.run_step,

@@ -68,6 +68,7 @@ class Check:
 
 
 def blank(theorem: Theorem, problem: Problem, setting: Setting, variant: str = "") -> Check:
+    """A check without its outcome."""
     return Check(
         theorem=theorem.name,
         problem=problem.name,
@@ -113,6 +114,7 @@ def judge(low: float, high: float, bound: float, floor: float) -> tuple[str, str
 
 
 def is_linear(theorem: Theorem) -> bool:
+    """Whether it bounds the squared distance by a power of a number below 1."""
     return theorem.order is None and theorem.metric == Metric("distance")
 
 
@@ -139,6 +141,7 @@ def rates(log_measured: float, log_bound: float, setting: Setting) -> dict[str, 
 
 
 def ratio(bound: float, measured: float) -> float:
+    """bound / measured; NaN where both have underflowed."""
     if max(bound, measured) < UNDERFLOW:
         return math.nan
     return bound / measured if measured > 0 else math.inf
