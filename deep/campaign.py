@@ -157,6 +157,7 @@ def work_off(
             seconds=left,
             report=display.training(f"{number}/{len(entries)} {label}"),
             warn=display.warn,
+            energy=entry.energy,
         )
         statuses.append(summary["status"])
         if not ended:

@@ -1,6 +1,7 @@
 """Campaigns as TOML: presets of their own, and runs in the order in which they are wanted.
 
 data-name = "CIFAR-10, JPEG copy"
+energy = true             # record the energy balance of every run that begins
 
 [preset.small]            # options of python -m deep.reproduce, without the dashes
 width = 8
@@ -17,6 +18,7 @@ local-steps = [5, 20]     # a list means one run for each; the key written first
 regime = ["iid", "shards"]
 shards-per-node = 1
 minutes = 60              # ends such a run, however far it came
+energy = false            # of this run not
 """
 
 from __future__ import annotations
@@ -33,10 +35,14 @@ from theory.support.errors import UserError
 
 @dataclass(frozen=True)
 class Entry:
-    """A run of the queue; ``minutes`` that it may take in all, None for as many as it needs."""
+    """A run of the queue; ``minutes`` that it may take in all, None for as many as it needs.
+
+    ``energy``: whether its energy balance is recorded.
+    """
 
     run: Planned
     minutes: float | None
+    energy: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,11 @@ def read_campaign(path: Path) -> Campaign:
 
 
 def _campaign(content: dict[str, Any]) -> Campaign:
-    _known(content, ("data-name", "preset", "run"), "the file")
+    _known(content, ("data-name", "energy", "preset", "run"), "the file")
     name = content.get("data-name")
     if name is not None and not isinstance(name, str):
         raise UserError(f"data-name is {name!r}, allowed: a text")
+    energy = _flag(content, "energy", False)
     own = content.get("preset", {})
     if not isinstance(own, dict):
         raise UserError(f"preset is {own!r}, allowed: tables [preset.NAME]")
@@ -76,7 +83,7 @@ def _campaign(content: dict[str, Any]) -> Campaign:
     entries: dict[str, Entry] = {}
     for number, table in enumerate(runs, 1):
         try:
-            for entry in _entries(table, presets):
+            for entry in _entries(table, presets, energy):
                 # Asked for twice, a run stays where it came first.
                 entries.setdefault(entry.run.label, entry)
         except UserError as error:
@@ -110,10 +117,12 @@ def _options(table: Any) -> dict[str, Any]:
     return options
 
 
-def _entries(table: Any, presets: dict[str, Preset]) -> list[Entry]:
+def _entries(table: Any, presets: dict[str, Preset], energy: bool) -> list[Entry]:
     if not isinstance(table, dict):
         raise UserError(f"it is {table!r}, allowed: a table")
-    rest = {k: v for k, v in table.items() if k not in ("preset", "experiment", "minutes")}
+    own = ("preset", "experiment", "minutes", "energy")
+    rest = {k: v for k, v in table.items() if k not in own}
+    energy = _flag(table, "energy", energy)
     minutes = table.get("minutes")
     if minutes is not None and (
         isinstance(minutes, bool)
@@ -124,7 +133,16 @@ def _entries(table: Any, presets: dict[str, Preset]) -> list[Entry]:
     preset, experiment = table.get("preset", "paper"), table.get("experiment", "to-loss")
     if not isinstance(preset, str) or not isinstance(experiment, str):
         raise UserError("preset and experiment are texts, one of each in a run")
-    return [Entry(run, minutes) for run in plan(preset, experiment, _options(rest), presets)]
+    return [
+        Entry(run, minutes, energy) for run in plan(preset, experiment, _options(rest), presets)
+    ]
+
+
+def _flag(table: dict[str, Any], key: str, default: bool) -> bool:
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise UserError(f"{key} is {value!r}, allowed: true or false")
+    return value
 
 
 def _field(key: str) -> str:

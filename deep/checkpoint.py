@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,27 @@ _NAMES = (f"{CURRENT}.next", CURRENT, PREVIOUS)
 
 
 @dataclass(frozen=True)
+class EnergyRecord:
+    """Of an energy balance: ``edges``, the rounds after which windows start, 0 first; and the ``sums``
+    of each window, those of the open one last, see `deep.engines.energy.EnergyTerms`."""
+
+    edges: list[int]
+    sums: list[list[float]]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """State after ``round`` rounds: ``model`` [P], the metric rows and seconds spent so far."""
+    """State after ``round`` rounds: ``model`` [P], the metric rows and seconds spent so far.
+
+    ``energy`` is None where no balance is recorded.
+    """
 
     round: int
     model: np.ndarray
     metrics: list[dict[str, Any]]
     seconds: float
     evaluation_seconds: float
+    energy: EnergyRecord | None = None
 
 
 def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> None:
@@ -49,6 +62,7 @@ def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> 
         "metrics": state.metrics,
         "seconds": state.seconds,
         "evaluation_seconds": state.evaluation_seconds,
+        "energy": asdict(state.energy) if state.energy else None,
         "dtype": str(model.dtype),
         "length": model.size,
     }
@@ -85,6 +99,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Checkpoint] | None:
         header["metrics"],
         header["seconds"],
         header["evaluation_seconds"],
+        EnergyRecord(**header["energy"]) if header.get("energy") else None,
     )
     return header["config"], state
 

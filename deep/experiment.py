@@ -138,6 +138,7 @@ def run_experiment(
     report: Callable[[Snapshot], None] | None = None,
     warn: Callable[[str], None] | None = None,
     tensorboard: bool = False,
+    energy: bool = False,
 ) -> dict[str, Any]:
     """Train as ``config`` says, or go on from what ``folder`` holds; the summary.
 
@@ -217,6 +218,7 @@ def run_experiment(
                 report=report,
                 observe=log,
                 seconds=seconds,
+                energy=energy,
                 **options,
             )
         except Stopped:

@@ -23,7 +23,9 @@ from deep.checkpoint import Checkpoint, append_line, save_checkpoint
 from deep.config import Config
 from deep.data.cifar10 import Images
 from deep.data.partition import draw_batches
+from deep.energy_record import MODELS, Recorder, is_complete, windows_of, write_balance
 from deep.engines.base import Engine, RoundStatistics
+from deep.engines.energy import EnergyTerms
 from deep.participants import draw_participants
 from deep.schedule import (
     Row,
@@ -83,6 +85,7 @@ def run(
     observe: Callable[[Row], None] | None = None,
     warn: Callable[[str], None] = _to_stderr,
     seconds: float = math.inf,
+    energy: bool = False,
 ) -> dict[str, Any]:
     """Run Local SGD as ``config`` says, or continue what ``folder`` holds; return the summary.
 
@@ -90,8 +93,10 @@ def run(
     measure now and then. ``report`` hears of every round, ``observe`` of every row of metrics, ``warn`` of
     what a user should know. After ``seconds`` the run is saved with the status ``unfinished``, and the next
     call goes on from there; a run that had ended goes on when ``config`` wants more rounds or a smaller
-    loss. Raises `UserError` when the folder belongs to another configuration, went further than this one
-    wants, is in use or cannot be written; `Stopped` after Ctrl-C or SIGTERM.
+    loss. ``energy`` records the energy balance, which changes no other number; what began with a record goes
+    on with it, what began without goes on without. Raises `UserError` when the folder belongs to another
+    configuration, went further than this one wants, is in use or cannot be written;
+    `Stopped` after Ctrl-C or SIGTERM.
     """
     communicator = engine.communicator
     writer = communicator.rank == 0
@@ -107,7 +112,9 @@ def run(
             state = run_folder.checkpoint_of(folder, identity, warn)
             if state is not None:
                 state = _continued(config, folder, state, len(engine.data), n_test, classes)
+                state = _with_record(folder, state, energy, warn)
             run_folder.begin(folder, identity, provenance, state.metrics if state else [])
+            write_balance(folder, None)
         state = communicator.share(state)
         clock = _Clock(
             state.seconds if state else 0.0,
@@ -118,6 +125,11 @@ def run(
         engine.set_model(state.model if state else start)
         engine.set_shards(shards)
         round_ = state.round if state else 0
+        recorder = None
+        if state.energy if state else energy:
+            recorder = Recorder(
+                folder if writer else None, state.energy if state else None, engine.model()
+            )
         if not metrics:
             metrics.append(_row(config, engine, 0, None, clock, 0.0))
             if writer:
@@ -133,7 +145,10 @@ def run(
             round_ += 1
             last = metrics[-1]["round"]
             due = evaluation_is_due(config, len(engine.data), len(metrics) - 1, last, round_)
-            statistics = _train(config, engine, shards, nodes, round_, due)
+            terms = recorder.terms if recorder else None
+            statistics = _train(config, engine, shards, nodes, round_, due, terms)
+            if recorder:
+                recorder.after(round_, engine.model)
             if due:
                 now = time.perf_counter()
                 rate = (round_ - mark[1]) * per_round / max(now - mark[0], 1e-9)
@@ -168,7 +183,7 @@ def run(
                 status = "unfinished"
             elif what != _GO_ON:
                 if writer:
-                    _save(folder, identity, round_, engine, metrics, clock)
+                    _save(folder, identity, round_, engine, metrics, clock, recorder)
                 saved, wait = time.perf_counter(), 60.0 * checkpoint_minutes
             if what == _STOP:
                 if writer:
@@ -178,7 +193,11 @@ def run(
                 raise Stopped
         summary = _summary(status, metrics, clock, round_ * per_round)
         if writer:
-            _save(folder, identity, round_, engine, metrics, clock)
+            state = _save(folder, identity, round_, engine, metrics, clock, recorder)
+            if status != "unfinished":
+                write_balance(
+                    folder, windows_of(folder, state, config.step_size, config.local_steps)
+                )
             run_folder.write_summary(folder, summary)
         return summary
 
@@ -190,6 +209,7 @@ def _train(
     mine: list[int],
     round_: int,
     measure: bool,
+    energy: EnergyTerms | None,
 ) -> RoundStatistics | None:
     """Round number ``round_`` (from 1) of the nodes ``mine`` of this process."""
     chosen = draw_participants(
@@ -205,7 +225,9 @@ def _train(
         config.seed,
         replacement=config.batches == "with-replacement",
     )
-    return engine.round(batches, measure=measure, nodes=active, outer_step=config.outer_step)
+    return engine.round(
+        batches, measure=measure, nodes=active, outer_step=config.outer_step, energy=energy
+    )
 
 
 def _continued(
@@ -226,6 +248,20 @@ def _continued(
     if state.round == metrics[-1]["round"] and status_after(config, metrics[-1], classes) is None:
         metrics = without_the_end(config, metrics, n_images, n_test)
     return replace(state, metrics=metrics)
+
+
+def _with_record(
+    folder: Path, state: Checkpoint, energy: bool, warn: Callable[[str], None]
+) -> Checkpoint:
+    """The checkpoint, less a record of the energy balance of which the models are gone."""
+    if state.energy is None:
+        if energy:
+            warn(f"{folder} began without a record of its energy balance and goes on without")
+        return state
+    if is_complete(folder, state):
+        return state
+    warn(f"{folder / MODELS} is missing or cut short: the energy balance is not recorded")
+    return replace(state, energy=None)
 
 
 def _significant(value: float, digits: int = 6) -> float:
@@ -281,9 +317,18 @@ def _save(
     engine: Engine,
     metrics: list[Row],
     clock: _Clock,
-) -> None:
-    state = Checkpoint(round_, engine.model(), metrics, clock.seconds(), clock.evaluation)
+    recorder: Recorder | None,
+) -> Checkpoint:
+    state = Checkpoint(
+        round_,
+        engine.model(),
+        metrics,
+        clock.seconds(),
+        clock.evaluation,
+        recorder.record() if recorder else None,
+    )
     save_checkpoint(folder, identity, state)
+    return state
 
 
 def _summary(status: str, metrics: list[Row], clock: _Clock, images: int) -> dict[str, Any]:

@@ -189,6 +189,12 @@ def reproduce(
     tensorboard: Annotated[
         bool, typer.Option(help="Also log for TensorBoard, when it is installed.")
     ] = False,
+    energy: Annotated[
+        bool,
+        typer.Option(
+            "--energy", help="Record the energy balance (T9) of runs that begin; see deep.energy."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     version: cli.Version = False,
 ) -> int:
@@ -271,6 +277,7 @@ def reproduce(
                     report=display.training(run.label),
                     warn=display.warn,
                     tensorboard=tensorboard,
+                    energy=energy,
                 )
                 statuses.append(summary["status"])
                 if communicator.rank == 0:

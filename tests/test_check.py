@@ -17,6 +17,7 @@ from theory.problems.generators import (
 )
 from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
+from theory.simulation.variants import FedAvg, Reports, Variant
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import (
     T0,
@@ -26,6 +27,8 @@ from theory.theorems import (
     T4,
     T4_GLOBAL,
     T6,
+    T7,
+    T8A,
     THEOREMS,
     Theorem,
     instance_0,
@@ -173,60 +176,84 @@ def test_a_start_at_the_solution_is_no_failure() -> None:
 
 # ---- and it can fail -----------------------------------------------------------------------------
 
-# For T0, T0', T1, T2, T3, T4, T4', T5, T5', T6: H holds, F FAILED, U undecided, - not applicable.
-# K = 5, R = 40, 8 seeds and more where they help.
+# For T0, T0', T1, T2, T3, T4, T4', T5, T5', T6, L2, T7, T8a, T8b, T8b', T8c: H holds, F FAILED, U undecided,
+# - not applicable. K = 5, R = 40, 8 seeds and more where they help. T7 to T8 and L2 run with their own
+# clients and outer steps.
 #   step-size: eta = 2.5/L. Quadratics diverge; logistic losses grow at most linearly.
 #   no-averaging: T0 allows it, and one sample or one node leave nothing to average; models of sorted
 #     nodes stay apart, so f at their mean does not fall. Elsewhere no path's range is known any more.
+#     Without averaging there are no rounds for L2, T7 and T8 to speak of.
 #   wrong-solution: D is a quarter, and the iterates do not approach the claimed x*. T6 has none, T3 and
 #     separable losses have room.
-#   halved-constant: fails where the constant is within two of tight.
-#   biased-sampling: T0 holds for any order of the samples, also this; what is never drawn is not fitted.
+#   halved-constant: fails where the constant is within two of tight; L2, T8b and T8c are.
+#   biased-sampling: T0, L2, T8b and T8c hold for any order of the samples, also this; what is never
+#     drawn is not fitted.
+#   same-clients: what only the others hold is not fitted, so T7 fails for sorted nodes. L2 holds for any
+#     clients. T8c's left side is then that of another outer step.
+#   greedy-server: beyond P/Q all sums grow; L2 holds for any outer step.
 EXPECTED: dict[str, dict[str, str]] = {
     "step-size": {
-        "I0": "F - F F F F F - - F",
-        "I3": "F - F F F F F - - F",
-        "least squares": "F - F F F F F - - F",
-        "sorted": "F - F F - - F - - F",
-        "logistic": "F - F F U U U - - -",
-        "separable": "- H - - - - - U U -",
-        "sigmoid": "- - - - - - - - - U",
+        "I0": "F - F F F F F - - F F F F F F F",
+        "I3": "F - F F F F F - - F F F F F - F",
+        "least squares": "F - F F F F F - - F F F F F - F",
+        "sorted": "F - F F - - F - - F F F F F - F",
+        "logistic": "F - F F U U U - - - F F U F - F",
+        "separable": "- H - - - - - U U - - - - - - -",
+        "sigmoid": "- - - - - - - - - U - - - - - -",
     },
     "no-averaging": {
-        "I0": "H - H H H H H - - H",
-        "I3": "H - U U U U U - - U",
-        "least squares": "H - U U U U U - - U",
-        "sorted": "H - U F - - F - - U",
-        "logistic": "H - U U U U U - - -",
-        "separable": "- H - - - - - U U -",
-        "sigmoid": "- - - - - - - - - U",
+        "I0": "H - H H H H H - - H - - - - - -",
+        "I3": "H - U U U U U - - U - - - - - -",
+        "least squares": "H - U U U U U - - U - - - - - -",
+        "sorted": "H - U F - - F - - U - - - - - -",
+        "logistic": "H - U U U U U - - - - - - - - -",
+        "separable": "- H - - - - - U U - - - - - - -",
+        "sigmoid": "- - - - - - - - - U - - - - - -",
     },
     "wrong-solution": {
-        "I0": "F - F F F F F - - H",
-        "I3": "F - F F F F F - - H",
-        "least squares": "F - F F F F F - - H",
-        "sorted": "F - F F - - F - - H",
-        "logistic": "F - F F H F F - - -",
-        "separable": "- H - - - - - H H -",
-        "sigmoid": "- - - - - - - - - H",
+        "I0": "F - F F F F F - - H F F F F H F",
+        "I3": "F - F F F F F - - H F F H F - F",
+        "least squares": "F - F F F F F - - H F F F F - F",
+        "sorted": "F - F F - - F - - H F F F F - F",
+        "logistic": "F - F F H F F - - - F F U F - F",
+        "separable": "- H - - - - - H H - - - - - - -",
+        "sigmoid": "- - - - - - - - - H - - - - - -",
     },
     "halved-constant": {
-        "I0": "F - F F F H H - - H",
-        "I3": "F - F H F F H - - H",
-        "least squares": "F - F H H H H - - H",
-        "sorted": "F - F H - - H - - H",
-        "logistic": "F - F H H H H - - -",
-        "separable": "- H - - - - - H H -",
-        "sigmoid": "- - - - - - - - - H",
+        "I0": "F - F F F H H - - H F F F F H F",
+        "I3": "F - F H F F H - - H F H H F - F",
+        "least squares": "F - F H H H H - - H F H H F - F",
+        "sorted": "F - F H - - H - - H F F H F - F",
+        "logistic": "F - F H H H H - - - F H H F - F",
+        "separable": "- H - - - - - H H - - - - - - -",
+        "sigmoid": "- - - - - - - - - H - - - - - -",
     },
     "biased-sampling": {
-        "I0": "H - H H H H H - - H",
-        "I3": "H - F F F F F - - U",
-        "least squares": "H - F U U U U - - U",
-        "sorted": "H - F U - - U - - U",
-        "logistic": "H - F U U U U - - -",
-        "separable": "- H - - - - - U U -",
-        "sigmoid": "- - - - - - - - - U",
+        "I0": "H - H H H H H - - H H H H H H H",
+        "I3": "H - F F F F F - - U H F F H - H",
+        "least squares": "H - F U U U U - - U H U U H - H",
+        "sorted": "H - F U - - U - - U H U U H - H",
+        "logistic": "H - F U U U U - - - H U U H - H",
+        "separable": "- H - - - - - U U - - - - - - -",
+        "sigmoid": "- - - - - - - - - U - - - - - -",
+    },
+    "same-clients": {
+        "I0": "H - H H H H H - - H H H H H H H",
+        "I3": "H - U U U U U - - U H U U H - H",
+        "least squares": "H - U U U U U - - U H U U H - F",
+        "sorted": "H - U F - - F - - U H F F H - H",
+        "logistic": "H - U U U U U - - - H U U H - F",
+        "separable": "- H - - - - - U U - - - - - - -",
+        "sigmoid": "- - - - - - - - - U - - - - - -",
+    },
+    "greedy-server": {
+        "I0": "F - F F F F F - - H H F F F F F",
+        "I3": "F - F F F F F - - U H F F F - F",
+        "least squares": "F - F F F F F - - U H F F F - F",
+        "sorted": "F - F F - - F - - U H F F F - F",
+        "logistic": "F - F F F F F - - - H F F F - F",
+        "separable": "- H - - - - - U U - - - - - - -",
+        "sigmoid": "- - - - - - - - - U - - - - - -",
     },
 }
 LETTERS = {HOLDS: "H", FAILED: "F", UNDECIDED: "U", NOT_APPLICABLE: "-"}
@@ -257,18 +284,109 @@ def test_a_wrong_solution_is_measured_against_itself() -> None:
 # ---- grids ---------------------------------------------------------------------------------------
 
 
-def test_a_grid_is_a_table_of_the_same_checks() -> None:
+@pytest.mark.parametrize("gradient", ["stochastic", "full"])
+def test_a_grid_is_a_table_of_the_same_checks(gradient: str) -> None:
     problem = least_squares(**SMALL)
     etas = [0.5 / problem.smoothness, 3.0 / problem.smoothness]
-    rows = verify_grid([T1, T6], problem, etas, [1, 4], rounds=6, workers=2)
+    theorems = [T0, T1, T4, T6, T7, T8A]
+    rows = verify_grid(theorems, problem, etas, [1, 4], rounds=6, gradient=gradient, workers=2)
     assert [(r["theorem"], r["local_steps"]) for r in rows] == 2 * [
-        ("T1", 1), ("T6", 1), ("T1", 4), ("T6", 4)
-    ]  # fmt: skip
-    assert [r["eta_L"] for r in rows] == pytest.approx([0.5] * 4 + [3.0] * 4)
-    assert (
-        rows[2]["measured"]
-        == verify(T1, problem, step_size=etas[0], local_steps=4, rounds=6).measured
-    )
-    assert {r["verdict"] for r in rows[4:]} == {NOT_APPLICABLE}
+        (t.name, k) for k in (1, 4) for t in theorems
+    ]
+    assert [r["eta_L"] for r in rows] == pytest.approx([0.5] * 12 + [3.0] * 12)
+    for row in rows:
+        theorem = next(t for t in theorems if t.name == row["theorem"])
+        alone = verify(
+            theorem,
+            problem,
+            step_size=row["step_size"],
+            local_steps=row["local_steps"],
+            rounds=6,
+            gradient=gradient,
+        )
+        assert (row["verdict"], row["how"], row["why"]) == (alone.verdict, alone.how, alone.why)
+        assert row["measured"] == pytest.approx(alone.measured, rel=1e-12, nan_ok=True)
+    assert {r["verdict"] for r in rows[:3]} == {HOLDS}
+    assert {r["verdict"] for r in rows[12:]} == {NOT_APPLICABLE}
     with pytest.raises(ValueError, match="the grid is empty"):
         verify_grid(T1, problem, [], [1])
+
+
+def test_a_grid_advances_its_expectations_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a cell computed its own expectations")
+
+    monkeypatch.setattr("theory.verification.judge.exact_moments", alone)
+    problem = least_squares(**SMALL)
+    rows = verify_grid([T1, T2, T7, T8A], problem, [0.5, 1.0], [1, 3], rounds=5)
+    assert {r["how"] for r in rows} == {"exact"} and {r["verdict"] for r in rows} == {HOLDS}
+
+
+def test_a_grid_of_sampled_paths_and_of_a_violation_is_no_other() -> None:
+    problem = realizable_logistic(**SMALL)
+    eta = 1 / problem.smoothness
+    (row,) = verify_grid(T1, problem, [eta], [3], rounds=5)
+    assert row["measured"] == verify(T1, problem, local_steps=3, rounds=5).measured
+    exact = least_squares(**SMALL)
+    broken = VIOLATIONS["step-size"]
+    (row,) = verify_grid(T1, exact, [1 / exact.smoothness], [3], rounds=5, violation=broken)
+    assert row["measured"] == verify(T1, exact, local_steps=3, rounds=5, violation=broken).measured
+
+
+# ---- variants ------------------------------------------------------------------------------------
+
+
+class Damped(Variant):
+    """An own outer step, in three lines."""
+
+    name = "half steps"
+
+    def outer_step(self, reports: Reports) -> float:
+        return 0.5
+
+
+def test_a_variant_of_ones_own_is_compared_and_recorded() -> None:
+    problem = PROBLEMS["least squares"]
+    # Full gradients and no draws of its own: the run is what it is, and the verdict exact.
+    own = verify(T2, problem, local_steps=3, rounds=20, gradient="full", variant=Damped())
+    assert (own.variant, own.how, own.verdict) == ("half steps", "deterministic", HOLDS)
+    told = FedAvg(outer_step_size=0.5)
+    known = verify(T2, problem, local_steps=3, rounds=20, gradient="full", variant=told)
+    assert known.variant == "FedAvg, outer step 0.5" and known.how == "exact"
+    assert known.measured == pytest.approx(own.measured, rel=1e-9)
+    # The theorem's own bound knows a fixed beta; of a variant it knows nothing.
+    assert known.bound == pytest.approx(2 * own.bound)
+    # Where samples are drawn nothing is known of the paths that no seed has shown.
+    sampled = verify(T2, problem, local_steps=3, rounds=20, variant=Damped())
+    assert sampled.verdict == UNDECIDED and sampled.measured < sampled.bound
+
+
+def test_theorems_are_checked_with_their_own_clients_and_servers_unless_told() -> None:
+    problem = PROBLEMS["sorted"]
+    checks = {c.theorem: c for c in verify_all(THEOREMS, problem, local_steps=2, rounds=10)}
+    assert checks["T2"].variant == "Local SGD"
+    assert checks["T7"].variant == "FedAvg, 1 nodes a round" and checks["T7"].how == "exact"
+    assert checks["T8b"].variant == "FedAvg, 1 nodes a round, outer step extrapolated"
+    polyak = FedAvg(outer_step_size="polyak")
+    told = {c.theorem: c for c in verify_all(THEOREMS, problem, rounds=10, seeds=8, variant=polyak)}
+    assert {c.variant for c in told.values()} == {"FedAvg, outer step polyak"}
+    assert told["T8c"].verdict == told["L2"].verdict == told["T2"].verdict == HOLDS
+    assert "outer step: beta = polyak" in told["T8b"].why
+
+
+def test_reshuffled_samples_leave_what_holds_on_every_path() -> None:
+    problem = PROBLEMS["logistic"]
+    shuffled = FedAvg(order="reshuffled")
+    checks = verify_all([T0, T1, T2], problem, local_steps=3, rounds=20, variant=shuffled)
+    assert [c.verdict for c in checks] == [HOLDS, NOT_APPLICABLE, NOT_APPLICABLE]
+    assert checks[1].why == "samples: reshuffled, allowed: uniform"
+    full = verify(T1, problem, rounds=20, gradient="full", variant=shuffled)
+    assert full.verdict == HOLDS
+
+
+@pytest.mark.parametrize("beta", [0.25, "extrapolated", "polyak"])
+def test_t0_counts_the_distance_left_under_an_outer_step(beta: Any) -> None:
+    problem = PROBLEMS["sorted"]
+    told = FedAvg(participants=1, outer_step_size=beta)
+    check = verify(T0, problem, local_steps=3, rounds=5, variant=told)
+    assert check.verdict == HOLDS and check.how == "worst of 32 paths"

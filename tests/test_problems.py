@@ -14,7 +14,7 @@ from theory.problems import generators
 from theory.problems.generators import HETEROGENEITIES, least_squares
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, MarginLoss, check_loss
 from theory.problems.margin import MarginProblem
-from theory.simulation.compiled_losses import loss_derivative, loss_value
+from theory.simulation.compiled_losses import built_in_derivative, built_in_value
 from theory.support.verdicts import HOLDS, NOT_APPLICABLE
 from theory.theorems import THEOREMS
 from theory.verification.check import verify_all
@@ -72,7 +72,7 @@ def test_soft_logistic_keeps_its_digits_at_large_targets(target: float, margin: 
     assert loss.value(np.array(margin), np.array(target)) == pytest.approx(float(value), rel=1e-12)
     found = loss.derivative(np.array(margin), np.array(target))
     assert found == pytest.approx(float(slope), rel=1e-12)
-    for of, twin in ((loss.value, loss_value), (loss.derivative, loss_derivative)):
+    for of, twin in ((loss.value, built_in_value), (loss.derivative, built_in_derivative)):
         assert twin(1, margin, target) == pytest.approx(
             float(of(np.array(margin), np.array(target))), rel=1e-13
         )

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from theory.problems.explicit import ExplicitProblem, quadratic_nodes
 from theory.simulation.local_sgd import run_local_sgd
 from theory.theorems import (
-    SHARPER,
     THEOREMS,
     Instance,
     all_instances,
@@ -35,7 +34,7 @@ from theory.verification.tightness import simulate_instance
 
 def ratio(instance: Instance) -> float:
     """Bound of the instance's theorem over its simulated value."""
-    theorem = next(t for t in (*THEOREMS, *SHARPER) if t.name == instance.theorem)
+    theorem = find_theorems([instance.theorem])[0]
     ok, why = theorem.applies(instance.problem, instance.setting)
     assert ok, why
     bound = theorem.bound(instance.problem, instance.setting, instance.setting.iterations)

@@ -14,9 +14,8 @@ from theory.problems.generators import least_squares, realizable_logistic, sigmo
 from theory.problems.margin import MarginProblem
 from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import exact_moments
-from theory.simulation.variants import Reports, Round, Variant
 from theory.theorems.base import Instance, Setting, Theorem
-from theory.theorems.lemma2_round import LEMMA_2, instance_equality
+from theory.theorems.l2_every_round import LEMMA_2, instance_equality
 from theory.theorems.t7_client_sampling import T7, T7_FAMILY, instance_axes
 from theory.theorems.t8_outer_step import (
     T8A,
@@ -27,6 +26,7 @@ from theory.theorems.t8_outer_step import (
     instance_extrapolated,
     instance_polyak,
 )
+from theory.verification.violations import GreedyServer, SameClients
 
 SMALL: dict[str, Any] = {"n_nodes": 4, "samples_per_node": 4, "dimension": 30}
 ON_PATHS = (LEMMA_2, T8B, T8B_BEST, T8C)
@@ -174,30 +174,12 @@ def test_instances_have_their_closed_forms(
 # ---- and they fail when broken -------------------------------------------------------------------
 
 
-class FirstNodes(Variant):
-    """Clients that are not drawn uniformly: always the same."""
-
-    name = "always the first nodes"
-
-    def select(self, round: Round) -> list[int]:
-        return [0, 1]
-
-
-class TooFar(Variant):
-    """An outer step beyond P/Q."""
-
-    name = "three times P/Q"
-
-    def outer_step(self, reports: Reports) -> float:
-        return 3 * reports.mean_square / max(reports.square_mean, 1e-300)
-
-
 def test_t7_fails_when_clients_are_not_drawn_uniformly() -> None:
     problem = least_squares(heterogeneity="sorted", **SMALL)
     setting = replace(setting_of(T7, problem), rounds=400)
     bound = T7.bound(problem, setting, setting.iterations)
     fair = run(problem, setting)
-    biased = run(problem, setting, variant=FirstNodes(), participants=None)
+    biased = run(problem, setting, variant=SameClients(), participants=None)
     assert (T7.metric.read(fair) < bound).all()
     assert (T7.metric.read(biased) > bound).all()
 
@@ -206,7 +188,9 @@ def test_t7_fails_when_clients_are_not_drawn_uniformly() -> None:
 def test_t8b_fails_beyond_p_over_q(theorem: Theorem) -> None:
     problem = least_squares(heterogeneity="sorted", **SMALL)
     setting = setting_of(theorem, problem, gradient="full")
-    result = run(problem, setting, variant=TooFar(), outer_step=1.0, seeds=1)
+    result = run(
+        problem, setting, variant=GreedyServer(), outer_step=1.0, participants=None, seeds=1
+    )
     assert (margins(theorem, problem, result, setting) < 0.5).all()
 
 

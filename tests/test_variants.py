@@ -191,8 +191,8 @@ def test_variants_travel_to_worker_processes(tmp_path: Path) -> None:
         ("own.py:", "allowed: file.py:NAME"),
         ("own.txt:Momentum", "allowed: file.py:NAME"),
         ("missing.py:Momentum", "missing.py.*No such file"),
-        ("own.py:Nesterov", "no Variant called Nesterov"),
-        ("own.py:NUMBER", "no Variant called NUMBER"),
+        ("own.py:Nesterov", "own.py has nothing called Nesterov"),
+        ("own.py:NUMBER", "variant 'own.py:NUMBER' is a int, allowed: a Variant"),
         ("broken.py:X", "broken.py.*: ZeroDivisionError: division by zero"),
     ],
 )

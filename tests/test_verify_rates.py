@@ -410,3 +410,67 @@ def test_a_theorem_of_a_file_is_checked_as_ours_are(
     assert "T2/3" in capsys.readouterr().out
     assert run(monkeypatch, "--theorem", f"{file}:X", *arguments) == 2
     assert "allowed: a Theorem" in capsys.readouterr().err
+
+
+OWN_VARIANT = """
+from theory.simulation.variants import Variant
+
+class Damped(Variant):
+    name = "half steps"
+
+    def outer_step(self, reports):
+        return 0.5
+"""
+
+
+def test_a_variant_from_a_file_is_checked_with_workers_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, table = tmp_path / "own.py", tmp_path / "own.csv"
+    own.write_text(OWN_VARIANT)
+    options = ["--problem", "least-squares", "--theorem", "T2", "-K", "2", "--rounds", "10"]
+    options += ["--gradient", "full", "--variant", f"{own}:Damped", "--workers", "2"]
+    assert run(monkeypatch, *options, "--csv", str(table)) == 0
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(rows) == 3 and {r["variant"] for r in rows} == {"half steps"}
+    assert {r["verdict"] for r in rows} == {HOLDS}
+
+
+def test_clients_and_outer_step_are_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    options = ["--problem", "least-squares,I0", "--theorem", "T1,T2,L2", "-K", "2"]
+    options += ["--rounds", "10", "--seeds", "4", "-m", "2", "--outer-step", "extrapolated"]
+    assert run(monkeypatch, *options, "--csv", str(path)) == 0
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    # I0 has one node, and so no more clients.
+    assert {r["variant"] for r in rows if r["problem"] == "I0"} == {
+        "FedAvg, 1 nodes a round, outer step extrapolated"
+    }
+    assert {r["verdict"] for r in rows} == {HOLDS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "0"], "participants is 0, allowed: integers from 1 to 5"),
+        (["-m", "6"], "participants is 6, allowed: integers from 1 to 5"),
+        (["--outer-step", "0"], "outer_step is 0.0, allowed: a finite number above 0"),
+        (["--outer-step", "nan"], "outer_step is nan"),
+        (["--outer-step", "fast"], "outer_step is 'fast'"),
+        (["--order", "sorted"], "order is 'sorted', allowed: uniform, reshuffled"),
+        (["--variant", "missing.py:X"], "variant file 'missing.py': No such file"),
+        (["--variant", "x"], "variant is 'x', allowed: file.py:NAME"),
+        (["--variant", "x.py:X", "-m", "2"], "--variant is given beside --participants"),
+    ],
+)
+def test_bad_rounds_are_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0]

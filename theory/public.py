@@ -13,6 +13,7 @@ from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import exact_moments
 from theory.theorems import THEOREMS, Setting, Theorem
 from theory.verification.check import Check, verify
+from theory.verification.grid import verify_grid
 
 __all__ = [
     "THEOREMS",
@@ -30,4 +31,5 @@ __all__ = [
     "separable_logistic",
     "sigmoid_regression",
     "verify",
+    "verify_grid",
 ]

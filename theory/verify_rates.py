@@ -17,6 +17,8 @@ from rich.console import Console
 
 from theory.problems.generators import HETEROGENEITIES
 from theory.simulation.compiled_engines import ENGINES
+from theory.simulation.outer_steps import RULES
+from theory.simulation.variants import ORDERS
 from theory.support import command as cli
 from theory.support import numbers
 from theory.support.errors import UserError
@@ -64,6 +66,18 @@ def main(
         typer.Option(help="eta as a multiple of 1/L; default: each theorem's own admissible step."),
     ] = None,
     gradient: Annotated[Words, typer.Option(help="Of stochastic, full; default: both.")] = None,
+    participants: Annotated[
+        int | None,
+        typer.Option("--participants", "-m", help="Clients a round; default: each theorem's own."),
+    ] = None,
+    outer_step: Annotated[
+        str | None,
+        typer.Option(help=f"beta, or {', '.join(RULES)}; default: each theorem's own."),
+    ] = None,
+    order: Annotated[str | None, typer.Option(help=f"Of the samples: {', '.join(ORDERS)}.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="A variant of your own, as file.py:NAME.")
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(help="Sample paths, at first, where no exact value exists; 32, quick: 12."),
@@ -131,6 +145,10 @@ def main(
         if step_size is not None
         else (),
         gradients=_words("gradient", gradient, GRADIENTS) or GRADIENTS,
+        participants=participants,
+        outer_step=outer_step,
+        order=order,
+        variant=variant,
         seeds=seeds if seeds is not None else (12 if quick else standard.seeds),
         engine=engine,
         data=tuple(data or ()),

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from deep.data.cifar10 import Images
 from deep.distributed import Communicator
+from deep.engines.energy import PIECE, EnergyTerms
 from deep.resnet import Architecture, ResNet18, load_flat, n_parameters
 from theory.support.errors import UserError
 
@@ -31,8 +32,6 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.
 
 #: Outer steps that a round chooses itself, see `Engine.round`.
 OUTER_STEPS = ("extrapolated", "polyak")
-#: Numbers of a model that are averaged over the nodes at a time on the CPU.
-_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,13 @@ class Engine:
         """Tell the images of each of the n nodes, for `losses`."""
         self.shards = shards
 
-    def local_steps(self, batches: np.ndarray) -> Tensor:
+    def local_steps(self, batches: np.ndarray, energy: bool) -> Tensor:
         """From ``mean``, K steps of some nodes into the first ``rows`` rows of ``models``.
 
-        ``batches`` int64 [rows, K, B]; returns float64 [rows], a node's sum over steps of the mean
-        loss of its batch.
+        ``batches`` int64 [rows, K, B]; returns float64 [4, rows]. Of every node: the sum over steps of
+        its batch's mean loss; with u = x - x' for what a step from x to x' took away, the sums of <u, x>
+        and of ||u||^2; and the squared distance of its last model from ``mean``. The last three are
+        computed when ``energy`` asks for them, and else zero.
         """
         raise NotImplementedError
 
@@ -133,6 +134,7 @@ class Engine:
         measure: bool = False,
         nodes: Sequence[int] | None = None,
         outer_step: float | str = 1.0,
+        energy: EnergyTerms | None = None,
     ) -> RoundStatistics | None:
         """K local steps of the participating nodes, then the average over them and an outer step.
 
@@ -141,8 +143,9 @@ class Engine:
         xbar_{r+1} = xbar_r + beta mean Delta, with Delta_i = x_i - xbar_r; ``outer_step`` is beta:
         a positive number (1: the plain mean), ``extrapolated``, max(1, P/Q), or ``polyak``,
         (P + 2 eta S)/(2 Q), which takes phi of the theory as 1 (proved for eta <= 1/L); see
-        `RoundStatistics` for P, Q and S. Where the mean does not move (Q = 0), beta is 1. Returns
-        the statistics when ``measure``. Raises `UserError` for an outer step that does not exist,
+        `RoundStatistics` for P, Q and S. Where the mean does not move (Q = 0), beta is 1. The
+        round's terms of the balance are added to ``energy``. Returns the statistics when
+        ``measure``. Raises `UserError` for an outer step that does not exist,
         ValueError for nodes or rows that do not fit.
         """
         check_outer_step(outer_step)
@@ -155,18 +158,28 @@ class Engine:
         mine = [place for place, node in enumerate(participants) if node in here]
         if len(mine) != len(batches):
             raise ValueError(f"{len(batches)} rows of batches for {len(mine)} participants here")
-        paths = self.local_steps(batches)
+        paths = self.local_steps(batches, energy is not None)
         average = self._average(len(mine), len(participants))
         statistics = None
         beta = outer_step
         if measure or isinstance(beta, str):
-            found = self._measure(paths, average, mine, len(participants), batches.shape[1], beta)
+            found = self._measure(
+                paths[0], average, mine, len(participants), batches.shape[1], beta
+            )
             beta = found.outer_step
             statistics = found if measure else None
+        if energy is not None:
+            table = torch.zeros(4, len(participants), dtype=torch.float64)
+            table[:, mine] = paths.cpu()
+            square_mean = _squared_distance(self.mean, average)
+            loss, inner, square, mean_square = self._complete(table).mean(1).tolist()
+            energy.add(loss, inner, square, mean_square, square_mean, float(beta))
         if beta != 1.0:
             before = self.mean.double()
             average = average.sub_(before).mul_(beta).add_(before)
         self.mean.copy_(average)
+        if energy is not None:
+            energy.add_rounding(average, self.mean)
         return statistics
 
     def _average(self, rows: int, count: int) -> Tensor:
@@ -177,10 +190,10 @@ class Engine:
         else:
             # One node after another, in pieces that stay in cache while the nodes go by.
             total = torch.zeros(len(self.mean), dtype=torch.float64)
-            for first in range(0, len(total), _PIECE):
-                piece = total[first : first + _PIECE]
+            for first in range(0, len(total), PIECE):
+                piece = total[first : first + PIECE]
                 for model in models:
-                    piece += model[first : first + _PIECE]
+                    piece += model[first : first + PIECE]
         self.communicator.sum_(total)
         return total.div_(count)
 
@@ -269,8 +282,8 @@ def _squared_distance(a: Tensor, b: Tensor) -> float:
         return float((a.double() - b).square().sum().item())
     left, right = a.numpy(), b.numpy()
     total = 0.0
-    for first in range(0, len(left), _PIECE):
-        part = slice(first, first + _PIECE)
+    for first in range(0, len(left), PIECE):
+        part = slice(first, first + PIECE)
         difference = np.subtract(left[part], right[part], dtype=np.float64)
         total += float(np.square(difference, out=difference).sum())
     return total

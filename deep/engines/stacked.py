@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deep.engines.base import TorchEngine
+from deep.engines.energy import lost
 from deep.engines.formulations import Forward, make_forward
 from deep.resnet import parameter_shapes
 from theory.support.errors import UserError
@@ -45,7 +46,7 @@ class StackedEngine(TorchEngine):
         self.channels_last = channels_last
         # Views of the models by number of participants, see `_views`.
         self.views: dict[int, dict[str, Tensor]] = {}
-        self.graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self.graphs: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         chosen = self._fastest() if formulation == "stacked" else formulation
         self.formulation = chosen
         self.forward = self._prepared(chosen)
@@ -109,31 +110,36 @@ class StackedEngine(TorchEngine):
             torch._foreach_add_(values, list(gradients), alpha=-self.step_size)
         return losses.detach()
 
-    def _round(self, batches: Tensor) -> Tensor:
-        """All local steps; a node's sum of its batches' losses, float64 [rows]."""
+    def _round(self, batches: Tensor, energy: bool) -> Tensor:
+        """All local steps, as `local_steps` on the device."""
         rows, steps = batches.shape[:2]
-        paths = torch.zeros(rows, dtype=torch.float64, device=self.device)
-        with torch.no_grad():
-            self.models[:rows] = self.mean
+        paths = torch.zeros(4, rows, dtype=torch.float64, device=self.device)
+        models = self.models.detach()[:rows]
+        models[:] = self.mean
         for k in range(steps):
-            paths += self._step(batches[:, k])
+            before = models.clone() if energy else None
+            paths[0] += self._step(batches[:, k])
+            if before is not None:
+                paths[1:3] += lost(before, models)
+        if energy:
+            paths[3] = lost(self.mean.expand_as(models), models)[1]
         return paths
 
-    def local_steps(self, batches: np.ndarray) -> Tensor:
+    def local_steps(self, batches: np.ndarray, energy: bool) -> Tensor:
         chosen = torch.from_numpy(batches)
         if len(batches) == 0:
-            return torch.zeros(0, dtype=torch.float64, device=self.device)
+            return torch.zeros(4, 0, dtype=torch.float64, device=self.device)
         if not self.cuda_graphs:
-            return self._round(chosen.to(self.device))
-        key = tuple(chosen.shape)
+            return self._round(chosen.to(self.device), energy)
+        key = (*chosen.shape, energy)
         if key not in self.graphs:
-            self.graphs[key] = self._record(chosen.to(self.device))
+            self.graphs[key] = self._record(chosen.to(self.device), energy)
         graph, static, paths = self.graphs[key]
         static.copy_(chosen)
         graph.replay()
         return paths.clone()
 
-    def _record(self, static: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    def _record(self, static: Tensor, energy: bool) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         """Record a whole round on the batches in ``static``; warm up on a side stream first."""
         with torch.cuda.device(self.device):
             side = torch.cuda.Stream()
@@ -144,7 +150,7 @@ class StackedEngine(TorchEngine):
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                paths = self._round(static)
+                paths = self._round(static, energy)
         return graph, static, paths
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deep.energy_record import read_balance
 from deep.results.fits import fit_curve
 from theory.support import provenance as origin
 from theory.support.errors import UserError
@@ -85,12 +86,16 @@ def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
         "config": config,
         "summary": {k: _finite(v) for k, v in summary.items()},
         "fits": fit_curve(metrics),
-        "metrics": kept,
     }
-    # One row of metrics a line keeps the file readable and its diffs small.
-    rows = ",\n  ".join(json.dumps(row) for row in kept)
+    lists = {"metrics": kept}
+    energy = read_balance(run_folder)
+    if energy is not None and summary["status"] != "unfinished":
+        content |= {"energy": {**energy, "windows": []}}
+        lists["windows"] = energy["windows"]
+    # One row a line keeps the file readable and its diffs small.
     text = json.dumps({**content, "metrics": []}, indent=1)
+    for name, rows in lists.items():
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        text = text.replace(f'"{name}": []', f'"{name}": [\n  {lines}\n ]')
     make_folder(path.parent)
-    write_atomically(
-        path, text.replace('"metrics": []', f'"metrics": [\n  {rows}\n ]').encode() + b"\n"
-    )
+    write_atomically(path, text.encode() + b"\n")

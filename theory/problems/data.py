@@ -66,3 +66,10 @@ def check_values(features: Array, targets: Array, hard: bool) -> None:
     if hard and not np.isin(targets, (-1.0, 1.0)).all():
         wrong = targets[~np.isin(targets, (-1.0, 1.0))][0]
         raise UserError(f"a hard label is {wrong:g}, allowed: -1 and 1")
+
+
+def stacked(features: Sequence[Array] | Array) -> Array:
+    """All samples, (N, d)."""
+    if isinstance(features, np.ndarray) and features.ndim == 3:
+        return features.reshape(-1, features.shape[2])
+    return np.concatenate(features)

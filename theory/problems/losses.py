@@ -2,16 +2,20 @@
 
 A loss is two vectorised functions, a curvature bound and two facts about its minimum. Each built-in
 loss also has a number, under which :mod:`theory.simulation.compiled_losses` keeps its compiled twin; a
-loss of your own has ``code = -1`` and runs on the NumPy engine. What it says of itself is tested on a
-grid by :func:`check_loss` before a problem believes it.
+loss of your own has ``code = -1`` and runs on the NumPy engine, and on the compiled ones if its two
+functions are compiled by Numba. What it says of itself is tested on a grid by :func:`check_loss` before
+a problem believes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from theory.support.errors import UserError
@@ -32,7 +36,8 @@ class MarginLoss:
     Attributes:
         name: what tables call it.
         value: loss(z, t), elementwise, at least 0 with infimum 0.
-        derivative: d loss / d z, elementwise.
+        derivative: d loss / d z, elementwise. Where both are functions of two numbers compiled by
+            ``numba.njit``, the compiled engines run the loss, too; they then work elementwise as well.
         curvature: the largest |d^2 loss / dz^2|, so that loss(a'x) is ``curvature * ||a||^2``-smooth.
         convex: whether the loss is convex in z (A1).
         attained: whether the minimum 0 is attained, at ``z = t`` (A2 with a finite x*).
@@ -44,14 +49,23 @@ class MarginLoss:
     """
 
     name: str
-    value: Callable[[Array, Array], Array]
-    derivative: Callable[[Array, Array], Array]
+    value: Callable[[Any, Any], Any]
+    derivative: Callable[[Any, Any], Any]
     curvature: float
     convex: bool
     attained: bool
     curvature_within: Callable[[Array, Array], Array] | None = None
     code: int = -1
     steepest: float = float("inf")
+    #: value and derivative as given, if they are compiled.
+    scalar: tuple[Any, Any] | None = field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = (self.value, self.derivative)
+        if all(isinstance(function, Dispatcher) for function in given):
+            object.__setattr__(self, "scalar", given)
+            for name, function in zip(("value", "derivative"), given, strict=True):
+                object.__setattr__(self, name, numba.vectorize(function.py_func))  # type: ignore[attr-defined]
 
 
 def _squared(z: Array, t: Array) -> Array:

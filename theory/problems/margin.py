@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.problems.data import check_values, checked_sizes, squared_norms
+from theory.problems.data import check_values, checked_sizes, squared_norms, stacked
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
 from theory.problems.row_space import EPS, Constant, RowSpace
 from theory.problems.separation import hull_weights, least_value
@@ -64,7 +64,7 @@ class MarginProblem:
         self.loss, self.name, self.heterogeneity = loss, name, heterogeneity
         sizes = checked_sizes(features, targets)
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes)])
-        self.features: Array = np.ascontiguousarray(_stacked(features), dtype=np.float64)
+        self.features: Array = np.ascontiguousarray(stacked(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
         check_values(self.features, self.targets, hard=loss is HARD_LOGISTIC)
         if loss not in LOSSES:
@@ -404,10 +404,3 @@ class MarginProblem:
             return float(self.loss.value(margins, self.targets) @ w), slopes @ c
 
         return least_value(value_and_slope, self.rank)
-
-
-def _stacked(features: Sequence[Array] | Array) -> Array:
-    """All samples, (N, d)."""
-    if isinstance(features, np.ndarray) and features.ndim == 3:
-        return features.reshape(-1, features.shape[2])
-    return np.concatenate(features)

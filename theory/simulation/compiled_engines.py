@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.errors import NumbaExperimentalFeatureWarning
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
 from theory.simulation import margin_kernels, model_kernels
+from theory.simulation.compiled_losses import compiled_loss
 from theory.simulation.draws import Window
 from theory.simulation.engines import Engine, NumpyEngine, Plan
 from theory.simulation.outer_steps import NUMBER
@@ -25,7 +28,10 @@ def _threads(tasks: int) -> Iterator[None]:
     before = numba.get_num_threads()
     numba.set_num_threads(max(1, min(tasks, before)))
     try:
-        yield
+        with warnings.catch_warnings():
+            # Functions as arguments carry losses of one's own; a test says whether they still do.
+            warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
+            yield
     finally:
         numba.set_num_threads(before)
 
@@ -42,6 +48,12 @@ def _course(plan: Plan) -> model_kernels.Course:
         reports=plan.record_rounds or rule != NUMBER,
         track=plan.track,
     )
+
+
+def _loss_fields(problem: MarginProblem) -> dict[str, Any]:
+    fields = compiled_loss(problem.loss)
+    assert fields is not None  # such problems are refused before
+    return dict(zip(("code", "value", "derivative"), fields, strict=True))
 
 
 class _InProgress:
@@ -95,7 +107,7 @@ class NumbaEngine:
             targets=problem.targets,
             offsets=problem.offsets,
             solution=np.empty(0) if problem.solution is None else problem.solution,
-            loss=problem.loss.code,
+            **_loss_fields(problem),
         )
 
     def advance(self, window: Window, first: int) -> None:
@@ -104,7 +116,8 @@ class NumbaEngine:
         state = (self.centers, self.models, window.indices, window.nodes, first, steps)
         few = plan.runs < numba.get_num_threads()
         if few and not plan.track.any() and not self.course.reports:
-            model_kernels.advance_nodes(self.data, self.course, plan.step_sizes, *state)
+            with _threads(numba.get_num_threads()):
+                model_kernels.advance_nodes(self.data, self.course, plan.step_sizes, *state)
         else:
             recorded = (self.sums, self.best, self.carried, self.record)
             with _threads(plan.runs):
@@ -183,9 +196,9 @@ class MarginEngine:
             gram=self.gram,
             targets=problem.targets,
             offsets=problem.offsets,
+            coordinates=problem.coordinates if known else np.empty((0, 0)),
             solution=coefficients,
-            solution_margins=start_margins + self.gram @ coefficients if known else np.empty(0),
-            loss=problem.loss.code,
+            **_loss_fields(problem),
         )
 
     def advance(self, window: Window, first: int) -> None:
@@ -241,7 +254,8 @@ class MarginEngine:
         consensus = np.maximum(own - self._square(change), 0.0)
         distance = np.full(self.plan.runs, np.nan)
         if p.loss.attained:
-            distance = self._square(self.alpha + change - p.solution_coefficients)
+            to_solution = self.alpha + change - p.solution_coefficients
+            distance = ((to_solution @ p.coordinates) ** 2).sum(axis=1)
         return {
             "global_loss": p.loss_of_margins(margins),
             "local_loss": local,

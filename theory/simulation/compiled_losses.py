@@ -1,17 +1,23 @@
 """Compiled twins of :mod:`theory.problems.losses`, and compiled losses of one's own.
 
-Kernels take ``loss``: the number of a built-in loss, or a pair of pointers to (value, derivative), so
-that one compiled kernel serves all losses of one's own.
+A kernel's data hold ``code``, the number of a built-in loss, or pointers to ``value`` and ``derivative``,
+so that one compiled kernel serves all losses of one's own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
-from numba import types
+from numba import cfunc, types
+from numba.core.errors import NumbaError
 from numba.extending import overload
 
+from theory.problems.losses import MarginLoss
 from theory.simulation.compilation import compiled
+from theory.support.errors import UserError
 
 
 @compiled(inline="always")
@@ -40,7 +46,8 @@ def _sigmoid_difference(z, t):
 
 
 @compiled()
-def _built_in_value(code, z, t):
+def built_in_value(code, z, t):
+    """loss(z, t) of the built-in loss with that number."""
     if code == 0:
         return 0.5 * (z - t) ** 2
     if code == 1:
@@ -59,7 +66,8 @@ def _built_in_value(code, z, t):
 
 
 @compiled()
-def _built_in_derivative(code, z, t):
+def built_in_derivative(code, z, t):
+    """d loss / d z of the built-in loss with that number."""
     if code == 0:
         return z - t
     if code == 1:
@@ -69,25 +77,52 @@ def _built_in_derivative(code, z, t):
     return _sigmoid_difference(z, t) * _sigmoid(z) * _sigmoid(-z)
 
 
-def loss_value(loss, z, t):
-    """loss(z, t); in compiled code by the overload below."""
-    return _built_in_value(loss, z, t)
+def loss_value(data, z, t):
+    """loss(z, t) of the problem ``data`` of a kernel; for compiled code, by the overload below."""
+    raise NotImplementedError
 
 
-def loss_derivative(loss, z, t):
-    """d loss / d z; in compiled code by the overload below."""
-    return _built_in_derivative(loss, z, t)
+def loss_derivative(data, z, t):
+    """d loss / d z of the problem ``data`` of a kernel; for compiled code, by the overload below."""
+    raise NotImplementedError
+
+
+def compiled_loss(loss: MarginLoss) -> tuple[int, Any, Any] | None:
+    """The fields ``code``, ``value`` and ``derivative`` of a kernel's data, or None.
+
+    Raises:
+        UserError: a function that does not compile for two floats.
+    """
+    if loss.code >= 0:
+        return loss.code, 0, 0
+    if loss.scalar is None:
+        return None
+    value, derivative = (_pointer(f.py_func, loss.name) for f in loss.scalar)
+    return loss.code, value, derivative
+
+
+@lru_cache(maxsize=64)
+def _pointer(function: Callable[[float, float], float], name: str) -> Any:
+    try:
+        return cfunc(types.float64(types.float64, types.float64))(function)
+    except NumbaError as error:
+        first = str(error).strip().splitlines()
+        raise UserError(f"loss {name!r} does not compile for two floats: {first[0]}") from error
+
+
+def _is_own(data: Any) -> bool:
+    return isinstance(dict(zip(data.fields, data.types, strict=True))["value"], types.FunctionType)
 
 
 @overload(loss_value)
-def _value(loss, z, t):
-    if isinstance(loss, types.BaseTuple):
-        return lambda loss, z, t: loss[0](z, t)
-    return lambda loss, z, t: _built_in_value(loss, z, t)
+def _value(data, z, t):
+    if _is_own(data):
+        return lambda data, z, t: data.value(z, t)
+    return lambda data, z, t: built_in_value(data.code, z, t)
 
 
 @overload(loss_derivative)
-def _derivative(loss, z, t):
-    if isinstance(loss, types.BaseTuple):
-        return lambda loss, z, t: loss[1](z, t)
-    return lambda loss, z, t: _built_in_derivative(loss, z, t)
+def _derivative(data, z, t):
+    if _is_own(data):
+        return lambda data, z, t: data.derivative(z, t)
+    return lambda data, z, t: built_in_derivative(data.code, z, t)

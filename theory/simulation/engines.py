@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
+from theory.simulation.compiled_losses import compiled_loss
 from theory.simulation.draws import Window
 from theory.simulation.model_kernels import (
     BATCH,
@@ -291,8 +292,8 @@ class NumpyEngine:
 
 def is_compiled(problem: Any, variant: Variant) -> bool:
     """Whether the compiled engines can run it."""
-    compiled_loss = isinstance(problem, MarginProblem) and problem.loss.code >= 0
-    return compiled_loss and isinstance(variant, FedAvg) and variant.compiled
+    known = isinstance(problem, MarginProblem) and compiled_loss(problem.loss) is not None
+    return known and isinstance(variant, FedAvg) and variant.compiled
 
 
 def cheapest_engine(problem: Any, plan: Plan, batch_size: int) -> str:

@@ -309,7 +309,7 @@ def _check_run(
         raise UserError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")
     if engine in ("numba", "margin") and not is_compiled(problem, variant):
         raise UserError(
-            f"engine {engine!r} needs a built-in loss and a built-in variant; allowed here: auto, numpy"
+            f"engine {engine!r} needs a compiled loss and a built-in variant; allowed here: auto, numpy"
         )
     if not averaging and (record_rounds or variant.name != FedAvg(order=variant.order).name):
         raise UserError(

@@ -38,15 +38,18 @@ from theory.simulation.outer_steps import outer_step
 class MarginData(NamedTuple):
     """The problem: Gram matrix (N, N), targets (N,), node i's samples offsets[i] to offsets[i + 1].
 
-    ``solution`` and ``solution_margins`` are the coefficients and the margins of x*, (N,), or empty.
+    ``coordinates`` are the samples in an orthonormal basis of their span, (N, r), and ``solution`` the
+    coefficients of x*, (N,); both empty where there is no x*.
     """
 
     gram: np.ndarray
     targets: np.ndarray
     offsets: np.ndarray
+    coordinates: np.ndarray
     solution: np.ndarray
-    solution_margins: np.ndarray
-    loss: object
+    code: int
+    value: object
+    derivative: object
 
 
 @compiled(fastmath=FAST)
@@ -81,7 +84,7 @@ def _node_loss(data, i, z):
     first, last = data.offsets[i], data.offsets[i + 1]
     total = 0.0
     for j in range(first, last):
-        total += loss_value(data.loss, z[j], data.targets[j])
+        total += loss_value(data, z[j], data.targets[j])
     return total / (last - first)
 
 
@@ -106,7 +109,7 @@ def _record_round(data, track, z, sums, best, weights, image, rows):
         for i in range(n):
             first, last = data.offsets[i], data.offsets[i + 1]
             for j in range(first, last):
-                slope = loss_derivative(data.loss, z[j], data.targets[j])
+                slope = loss_derivative(data, z[j], data.targets[j])
                 weights[j] = slope / (n * (last - first))
         image[:] = 0.0
         _add_rows(image, data.gram, weights, rows)
@@ -125,8 +128,8 @@ def _step(data, eta, idx, q, i, done, z, delta, work, wanted):
     for b in range(count):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
         if wanted:
-            loss += loss_value(data.loss, z[j], data.targets[j])
-        work[b] = -eta / count * loss_derivative(data.loss, z[j], data.targets[j])
+            loss += loss_value(data, z[j], data.targets[j])
+        work[b] = -eta / count * loss_derivative(data, z[j], data.targets[j])
     for b in range(count):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
         delta[j] += work[b]
@@ -141,7 +144,7 @@ def _plain_round(data, course, eta, idx, who, q, r, done, share, z, delta):
 
     Returns the weighted sum of the samples' losses if wanted, else 0.
     """
-    gram, targets, loss = data.gram, data.targets, data.loss
+    gram, targets = data.gram, data.targets
     wanted = course.track[BATCH] or course.reports
     losses = 0.0
     for slot in range(share.size):
@@ -151,8 +154,8 @@ def _plain_round(data, course, eta, idx, who, q, r, done, share, z, delta):
         for k in range(course.node_steps[i]):
             j = first + idx[q, i, done + k, 0]
             if wanted:
-                own += loss_value(loss, z[j], targets[j])
-            scale = -eta * loss_derivative(loss, z[j], targets[j])
+                own += loss_value(data, z[j], targets[j])
+            scale = -eta * loss_derivative(data, z[j], targets[j])
             delta[j] += scale
             for c in range(first, last):
                 z[c] += scale * gram[j, c]
@@ -169,6 +172,23 @@ def _mean_change(data, who, q, r, share, delta, change):
         i = who[q, r, slot] if who.shape[1] else slot
         for j in range(data.offsets[i], data.offsets[i + 1]):
             change[j] = share[slot] * delta[j]
+
+
+@compiled(fastmath=FAST)
+def _distance(data, alpha, work):
+    """||xbar_r - x*||^2; in coordinates, as coefficients may be far apart where the samples depend."""
+    if not data.solution.size:
+        return np.nan
+    r = data.coordinates.shape[1]
+    work[:r] = 0.0
+    for j in range(alpha.size):
+        weight = alpha[j] - data.solution[j]
+        for k in range(r):
+            work[k] += weight * data.coordinates[j, k]
+    square = 0.0
+    for k in range(r):
+        square += work[k] ** 2
+    return square
 
 
 @compiled(fastmath=FAST)
@@ -193,6 +213,8 @@ def _combine(
     row,
 ):
     """The server's step; every node's own margins and coefficients are the new mean's."""
+    if record.shape[0]:
+        record[row, DISTANCE] = _distance(data, alpha, image)
     _mean_change(data, who, q, r, share, delta, change)
     image[:] = 0.0
     _add_rows(image, data.gram, change, rows)
@@ -213,12 +235,6 @@ def _combine(
             record[row, SQUARE_MEAN] = square_mean
             record[row, LOSS] = loss
             record[row, OUTER_STEP] = beta
-            record[row, DISTANCE] = np.nan
-            if data.solution.size:
-                square = 0.0
-                for j in range(base.size):
-                    square += (alpha[j] - data.solution[j]) * (base[j] - data.solution_margins[j])
-                record[row, DISTANCE] = max(square, 0.0)
     for j in range(base.size):
         base[j] += beta * image[j]
         alpha[j] += beta * change[j]

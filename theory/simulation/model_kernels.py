@@ -43,7 +43,9 @@ class ModelData(NamedTuple):
     targets: np.ndarray
     offsets: np.ndarray
     solution: np.ndarray
-    loss: object
+    code: int
+    value: object
+    derivative: object
 
 
 class Course(NamedTuple):
@@ -109,7 +111,7 @@ def _mean_loss(data, i, x):
     first, last = data.offsets[i], data.offsets[i + 1]
     total = 0.0
     for j in range(first, last):
-        total += loss_value(data.loss, _row_dot(data.features, j, x), data.targets[j])
+        total += loss_value(data, _row_dot(data.features, j, x), data.targets[j])
     return total / (last - first)
 
 
@@ -137,7 +139,7 @@ def _record_round(data, track, x, sums, best, gradient):
             first, last = data.offsets[i], data.offsets[i + 1]
             for j in range(first, last):
                 margin = _row_dot(data.features, j, x)
-                slope = loss_derivative(data.loss, margin, data.targets[j])
+                slope = loss_derivative(data, margin, data.targets[j])
                 add_row(gradient, slope / (n * (last - first)), data.features, j)
         sums[GRADIENT] += dot(gradient, gradient)
 
@@ -156,8 +158,8 @@ def _step(data, eta, idx, q, i, done, x, work, wanted):
         j = first + (idx[q, i, done, b] if drawn > 0 else b)
         margin = _row_dot(features, j, x)
         if wanted:
-            loss += loss_value(data.loss, margin, targets[j])
-        work[b] = -eta / count * loss_derivative(data.loss, margin, targets[j])
+            loss += loss_value(data, margin, targets[j])
+        work[b] = -eta / count * loss_derivative(data, margin, targets[j])
     for b in range(count):
         add_row(x, work[b], features, first + (idx[q, i, done, b] if drawn > 0 else b))
     return loss / count
@@ -192,7 +194,7 @@ def _plain_round(data, course, eta, idx, who, q, r, done, share, center, x, tota
     Each pass over x applies one step and takes the product with the next sample; the last step goes
     straight into the mean. Returns P (if wanted, else 0) and the weighted sum of the samples' losses.
     """
-    features, targets, loss = data.features, data.targets, data.loss
+    features, targets = data.features, data.targets
     d = center.size
     wanted = course.track[BATCH] or course.reports
     mean_square, losses = 0.0, 0.0
@@ -206,8 +208,8 @@ def _plain_round(data, course, eta, idx, who, q, r, done, share, center, x, tota
         for t in range(last):
             j = following
             if wanted:
-                own += loss_value(loss, margin, targets[j])
-            scale = -eta * loss_derivative(loss, margin, targets[j])
+                own += loss_value(data, margin, targets[j])
+            scale = -eta * loss_derivative(data, margin, targets[j])
             if t == last - 1:
                 if t == 0:
                     for k in range(d):

@@ -22,13 +22,10 @@ into the object, which all runs share.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +35,7 @@ from theory.simulation.arguments import whole_number
 from theory.simulation.outer_steps import OuterRule, checked_rule, outer_step
 from theory.simulation.streams import participants, round_generator
 from theory.support.errors import UserError
+from theory.support.loading import LOADED, load_module, load_object
 
 Array = NDArray[np.float64]
 Nodes = NDArray[np.integer[Any]]
@@ -162,10 +160,10 @@ class Variant:
 
     def __reduce__(self) -> Any:
         # Worker processes can't import a file by name: they load it again from its path.
-        path = getattr(sys.modules.get(type(self).__module__), _FILE_MARK, None)
-        if path is None:
+        module = type(self).__module__
+        if not module.startswith(LOADED):
             return super().__reduce__()
-        return _rebuild, (path, type(self).__qualname__, self.__dict__)
+        return _rebuild, (sys.modules[module].__file__, type(self).__qualname__, self.__dict__)
 
 
 @dataclass(frozen=True)
@@ -258,8 +256,6 @@ def node_weights(variant: Variant, n_nodes: int) -> Array:
 
 # ---- variants in files ---------------------------------------------------------------------------
 
-_FILE_MARK = "__variant_file__"
-
 
 def load_variant(text: str) -> Variant:
     """A variant from ``file.py:NAME``, NAME a class of :class:`Variant` or an object of one.
@@ -267,41 +263,15 @@ def load_variant(text: str) -> Variant:
     Raises:
         UserError: no such file or name, a file that does not run, or something that is no variant.
     """
-    path, colon, name = text.rpartition(":")
-    if not colon or not name or Path(path).suffix != ".py":
-        raise UserError(f"variant is {text!r}, allowed: file.py:NAME")
-    found = getattr(_load_module(path), name, None)
+    found = load_object("variant", text)
     variant = found() if isinstance(found, type) and issubclass(found, Variant) else found
     if not isinstance(variant, Variant):
-        raise UserError(f"variant is {text!r}, but {path} has no Variant called {name}")
+        raise UserError(f"variant {text!r} is a {type(found).__name__}, allowed: a Variant")
     return variant
 
 
-def _load_module(path: str) -> Any:
-    absolute = Path(path).resolve()
-    try:
-        content = absolute.read_bytes()
-    except OSError as error:
-        raise UserError(f"variant file {path!r}: {error.strerror}") from error
-    # By content, so that a file edited in a running session is loaded anew.
-    module_name = "theory_variant_" + hashlib.sha256(bytes(absolute) + content).hexdigest()
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, absolute)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, _FILE_MARK, str(absolute))
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        del sys.modules[module_name]
-        raise UserError(f"variant file {path!r}: {type(error).__name__}: {error}") from error
-    return module
-
-
 def _rebuild(path: str, qualified_name: str, attributes: dict[str, Any]) -> Variant:
-    found: Any = _load_module(path)
+    found: Any = load_module("variant", path)
     for part in qualified_name.split("."):
         found = getattr(found, part)
     variant: Variant = found.__new__(found)

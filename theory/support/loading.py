@@ -10,6 +10,9 @@ from typing import Any
 
 from theory.support.errors import UserError
 
+#: How the names of modules begin that are loaded from a path, and so can't be imported by name.
+LOADED = "theory_file_"
+
 
 def load_object(what: str, text: str) -> Any:
     """The object NAME of a Python file, which is run.
@@ -37,7 +40,7 @@ def load_module(what: str, path: str) -> Any:
         content = absolute.read_bytes()
     except OSError as error:
         raise UserError(f"{what} file {path!r}: {error.strerror}") from None
-    name = "theory_file_" + hashlib.sha256(bytes(absolute) + content).hexdigest()
+    name = LOADED + hashlib.sha256(bytes(absolute) + content).hexdigest()
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, absolute)

@@ -161,6 +161,7 @@ class Setting:
         gradient: "stochastic", or "full" for the node's whole gradient (deterministic).
         participants: m of the n nodes, drawn afresh each round; None for all of them.
         outer_step: beta of the server's step, or the name of a rule that chooses it every round.
+        order: of the samples, "uniform" (drawn with replacement) or "reshuffled".
     """
 
     step_size: float
@@ -169,6 +170,7 @@ class Setting:
     gradient: str = "stochastic"
     participants: int | None = None
     outer_step: float | str = 1.0
+    order: str = "uniform"
 
     @property
     def iterations(self) -> int:
@@ -240,6 +242,7 @@ class Theorem:
         rounds_to: communication complexity from the bound, where it is a closed form.
         every_path: whether the bound holds on every sample path, not only in expectation.
         path_bound: the bound that a path has for itself, where there is a smaller one.
+        reads_rounds: whether metric or path bound is read off the record of every round.
         sharper: variants with a smaller right-hand side, under assumptions of their own.
         instances: makers of the instances that show it tight; their docstrings state and prove them.
         tightest: the least bound / measured known, and where, for tables.
@@ -259,14 +262,18 @@ class Theorem:
     rounds_to: RoundsTo | None = None
     every_path: bool = False
     path_bound: PathBound | None = None
+    reads_rounds: bool = False
     sharper: tuple[Theorem, ...] = ()
     instances: tuple[Callable[..., Instance], ...] = ()
     tightest: str = ""
     module: str = ""
 
     def check(self, problem: KnowsConstants, setting: Setting) -> list[Assumption]:
-        """Every assumption, checked."""
-        return [hypothesis(problem, setting) for hypothesis in self.assumptions]
+        """Every assumption, checked; an expectation is over samples that are drawn uniformly."""
+        found = [hypothesis(problem, setting) for hypothesis in self.assumptions]
+        if not self.every_path and setting.order != "uniform" and setting.gradient != "full":
+            found.append(Assumption("samples", False, f"{setting.order}, allowed: uniform"))
+        return found
 
     def applies(self, problem: KnowsConstants, setting: Setting) -> tuple[bool, str]:
         """(whether every assumption holds, the reasons of those that do not)."""

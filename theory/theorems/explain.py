@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from theory.theorems import THEOREMS, assumptions, find_theorems
+from theory.theorems import SHARPER, THEOREMS, assumptions, find_theorems
 from theory.theorems.base import Theorem
 
 WIDTH = 80
@@ -62,7 +62,8 @@ def _theorem(theorem: Theorem, algebra: bool) -> Iterator[str]:
 
 
 def _variant(theorem: Theorem) -> Iterator[str]:
-    title = f"Sharper: {theorem.name}, {theorem.title}"
+    kind = "Sharper" if theorem in SHARPER else "Variant"
+    title = f"{kind}: {theorem.name}, {theorem.title}"
     yield from (title, "-" * len(title), theorem.statement)
     yield "Assumptions:"
     yield textwrap.indent(_hypotheses(theorem), INDENT)

@@ -95,12 +95,13 @@ def _bound(problem: KnowsConstants, setting: Setting, t: int) -> float:
 def path_bound(problem: KnowsConstants, setting: Setting, result: Measured) -> NDArray[np.float64]:
     """The right side with the distance that is left at T, for each path, (seeds,).
 
-    Only for the plain mean: under an outer step Lemma 2 bounds the distance of xbar_R instead.
+    With an outer step the distance left is that of xbar_R (Lemma 2).
     """
     left = Metric("local_distance").read(result)
     travelled = problem.initial_distance - left
     share = phi(setting.step_size * problem.smoothness)
-    return np.asarray(travelled / (2 * share * setting.step_size * setting.iterations))
+    scale = 2 * share * setting.step_size * setting.iterations * outer_factor(setting)
+    return np.asarray(travelled / scale)
 
 
 def _bound_separable(problem: KnowsConstants, setting: Setting, t: int) -> float:

@@ -68,6 +68,11 @@ def half_of_the_nodes(problem: KnowsConstants, setting: Setting) -> Setting:
     return replace(setting, participants=-(-problem.n_nodes // 2))
 
 
+def half_if_stochastic(problem: KnowsConstants, setting: Setting) -> Setting:
+    """Half of the nodes a round, rounded up; all of them where full gradients leave nothing to chance."""
+    return setting if setting.gradient == "full" else half_of_the_nodes(problem, setting)
+
+
 # ---- tight instances -----------------------------------------------------------------------------
 
 

@@ -70,7 +70,7 @@ from theory.theorems.base import (
 )
 from theory.theorems.t0_every_path import knows_batch_losses
 from theory.theorems.t2_synchronised import instance_1
-from theory.theorems.t7_client_sampling import uniform_clients
+from theory.theorems.t7_client_sampling import half_if_stochastic, uniform_clients
 
 Array = NDArray[np.float64]
 
@@ -172,8 +172,9 @@ def rounds_to(*, L: float, D: float, eps: float, beta: float) -> float:
 
 
 def _server(outer_step: float | str) -> Adapted:
-    def adapted(_: KnowsConstants, setting: Setting) -> Setting:
-        return replace(setting, outer_step=outer_step)
+    def adapted(problem: KnowsConstants, setting: Setting) -> Setting:
+        chosen = replace(setting, outer_step=outer_step)
+        return half_if_stochastic(problem, chosen)
 
     return adapted
 
@@ -277,6 +278,7 @@ T8B = Theorem(
     default_step=one_over_l,
     setting=_server("extrapolated"),
     every_path=True,
+    reads_rounds=True,
     instances=(instance_extrapolated,),
     tightest="1 (I1, every s)",
     module=__name__,
@@ -293,6 +295,7 @@ T8B_BEST = Theorem(
     default_step=one_over_l,
     setting=_server("extrapolated"),
     every_path=True,
+    reads_rounds=True,
     path_bound=path_bound_best,
     tightest="none known",
     module=__name__,
@@ -309,6 +312,7 @@ T8C = Theorem(
     default_step=one_over_l,
     setting=_server("polyak"),
     every_path=True,
+    reads_rounds=True,
     instances=(instance_polyak,),
     tightest="1 (I1, every s)",
     module=__name__,

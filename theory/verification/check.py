@@ -13,10 +13,12 @@ Three routes, by what the theorem says and the problem allows:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from theory.problems.protocols import Problem
+from theory.simulation.moments import ExactMoments
+from theory.simulation.variants import FedAvg, Variant
 from theory.theorems import Setting, Theorem
 from theory.verification.judge import Judge
 from theory.verification.outcome import Check as Check
@@ -35,6 +37,7 @@ def verify(
     batch_size: int = 1,
     gradient: str = "stochastic",
     engine: str = "auto",
+    variant: Variant | None = None,
     violation: Violation | None = None,
 ) -> Check:
     """Check one theorem on one problem.
@@ -47,6 +50,9 @@ def verify(
             multiplied by 4, up to 64 times itself, while the interval holds the bound; a list is used as
             it is.
         engine: as in ``run_local_sgd``, or "exact" to insist on exact expectations.
+        variant: what runs, :class:`theory.simulation.variants.FedAvg` or one of one's own; if not given,
+            the clients and the outer step that the theorem is about. Of a variant of one's own the
+            theorem knows nothing: its bound is compared as if it did, without relying on it.
         violation: a hypothesis to break on purpose; the theorem is then judged as if it held.
 
     Returns:
@@ -65,6 +71,7 @@ def verify(
         batch_size=batch_size,
         gradient=gradient,
         engine=engine,
+        variant=variant,
         violation=violation,
     )[0]
 
@@ -80,22 +87,38 @@ def verify_all(
     batch_size: int = 1,
     gradient: str = "stochastic",
     engine: str = "auto",
+    variant: Variant | None = None,
     violation: Violation | None = None,
+    moments: Mapping[Setting, ExactMoments] | None = None,
 ) -> list[Check]:
-    """As :func:`verify` for several theorems; those with the same step size share one run."""
+    """As :func:`verify` for several theorems; those with the same setting share one run.
+
+    Args:
+        moments: exact expectations by setting, with all running means, where they are at hand.
+    """
     checks: dict[str, Check] = {}
-    groups: dict[float, list[Theorem]] = {}
+    groups: dict[Setting, list[Theorem]] = {}
+    label = "" if variant is None else variant.name
     for theorem in theorems:
         eta = theorem.default_step(problem, local_steps) if step_size is None else step_size
-        setting = Setting(step_size=eta, local_steps=local_steps, rounds=rounds, gradient=gradient)
+        plain = Setting(step_size=eta, local_steps=local_steps, rounds=rounds, gradient=gradient)
+        setting = theorem.setting(problem, plain) if variant is None else _setting(plain, variant)
         # Without a finite default step (rho unknown) the step itself is 0; the assumptions say why.
         ok, why = theorem.applies(problem, setting)
         if ok:
-            groups.setdefault(eta, []).append(theorem)
+            groups.setdefault(setting, []).append(theorem)
         else:
-            checks[theorem.name] = replace(blank(theorem, problem, setting), why=why)
-    for eta, group in groups.items():
-        setting = Setting(step_size=eta, local_steps=local_steps, rounds=rounds, gradient=gradient)
-        judge = Judge(problem, setting, batch_size, engine, violation)
+            checks[theorem.name] = replace(blank(theorem, problem, setting, label), why=why)
+    for setting, group in groups.items():
+        known = moments.get(setting) if moments else None
+        judge = Judge(problem, setting, batch_size, engine, violation, variant, known)
         checks |= judge.decide(group, seeds)
     return [checks[theorem.name] for theorem in theorems]
+
+
+def _setting(plain: Setting, variant: Variant) -> Setting:
+    """What theorems are told of a variant."""
+    told = replace(plain, order=variant.order)
+    if not isinstance(variant, FedAvg) or callable(variant.outer_step_size):
+        return told
+    return replace(told, participants=variant.participants, outer_step=variant.outer_step_size)

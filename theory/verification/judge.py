@@ -17,6 +17,7 @@ from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import ExactMoments, exact_moments
+from theory.simulation.variants import FedAvg, Variant
 from theory.support.errors import UserError
 from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
 from theory.theorems import Metric, Setting, Theorem
@@ -32,6 +33,7 @@ from theory.verification.outcome import (
     log_rate_bound,
     rates,
     ratio,
+    variant_of,
 )
 from theory.verification.ranges import NOTHING, path_range, paths_agree
 from theory.verification.resolution import resolution, start_resolution
@@ -54,21 +56,33 @@ class Judge:
         batch_size: int,
         engine: str,
         violation: Violation | None,
+        variant: Variant | None = None,
+        moments: ExactMoments | None = None,
     ) -> None:
-        self.problem, self.setting = problem, setting
+        self.problem, self.setting, self.at_hand = problem, setting, moments
         self.batch_size, self.engine = batch_size, engine
+        self.variant = variant or variant_of(setting)
+        self.known = variant_of(setting) == self.variant
         self.violation = violation or Violation("none", "")
         self.claimed = self.violation.claim(problem)
         factor = self.violation.step_factor
         self.run_step = setting.step_size if factor is None else factor / problem.smoothness
         self.exact = self._exact_possible()
-        if engine == "exact" and not self.exact:
+        quadratic = isinstance(problem, MarginProblem) and problem.loss is SQUARED
+        if engine == "exact" and (not quadratic or self.violation.run_changes):
             raise UserError(
                 "engine 'exact' needs least squares, allowed: auto, numpy, numba, margin"
             )
         self.has_batches = setting.gradient == "full" or hasattr(problem, "sample_losses")
         sizes = np.asarray(getattr(problem, "node_sizes", [2]))
-        self.deterministic = setting.gradient == "full" or int(sizes.max()) == 1
+        # One's own variant draws nothing but clients.
+        everyone = type(self.variant).select is Variant.select or (
+            isinstance(self.variant, FedAvg)
+            and self.variant.participants in (None, problem.n_nodes)
+        )
+        self.deterministic = everyone and (setting.gradient == "full" or int(sizes.max()) == 1)
+        # The batches' losses have the nodes' as their mean only under uniform sampling.
+        self.unbiased = self.known and setting.order == "uniform"
 
     def _exact_possible(self) -> bool:
         problem = self.problem
@@ -77,14 +91,27 @@ class Judge:
             and problem.loss is SQUARED
             and self.engine in ("auto", "exact")
             and not self.violation.run_changes
+            and self.known
+            and self.setting.order == "uniform"
+            and not isinstance(self.setting.outer_step, str)
         )
 
     def decide(self, theorems: Sequence[Theorem], seeds: int | Sequence[int]) -> dict[str, Check]:
         """A check of each theorem, by name."""
+        if self.engine == "exact" and not self.exact and not all(t.every_path for t in theorems):
+            raise UserError(
+                "engine 'exact' needs uniform samples and a fixed outer step, "
+                "allowed: auto, numpy, numba, margin"
+            )
         checks: dict[str, Check] = {}
         if self.problem.initial_distance <= start_resolution(self.problem):
             why = "the run starts at x*, to rounding: both sides are 0"
             return {t.name: self._undecided(t, why) for t in theorems}
+        if self.violation.run_changes.get("averaging") is False:
+            rounds = [t for t in theorems if t.reads_rounds or self.variant != FedAvg()]
+            why = "without averaging there is no round"
+            checks = {t.name: replace(self._blank(t), why=why) for t in rounds}
+            theorems = [t for t in theorems if t not in rounds]
         sampled = [t for t in theorems if not self._is_exact(t)]
         exact = [t for t in theorems if self._is_exact(t)]
         if exact:
@@ -112,6 +139,8 @@ class Judge:
     def _moments(self, averages: set[str]) -> ExactMoments:
         assert isinstance(self.problem, MarginProblem)
         s = self.setting
+        if self.at_hand is not None and self.run_step == s.step_size:
+            return self.at_hand
         return exact_moments(
             self.problem,
             step_size=self.run_step,
@@ -119,13 +148,16 @@ class Judge:
             rounds=s.rounds,
             batch_size=self.batch_size,
             gradient=s.gradient,
+            participants=s.participants,
+            outer_step=float(s.outer_step),
             record=[s.iterations],
             averages=sorted(averages),
         )
 
     def _metric(self, theorem: Theorem) -> Metric:
         """What is read off the paths."""
-        estimable = not (self.deterministic or self.violation.run_changes or not self.has_batches)
+        estimable = not (self.deterministic or self.violation.run_changes)
+        estimable = estimable and self.has_batches and self.unbiased
         return BATCH_LOSS if estimable and theorem.metric == LOCAL_LOSS else theorem.metric
 
     def _run(self, seeds: Sequence[int], theorems: Sequence[Theorem]) -> LocalSGDResult:
@@ -133,6 +165,7 @@ class Judge:
         if self.has_batches:
             wanted.add("batch_loss")
         s = self.setting
+        how = {"variant": self.variant, **self.violation.run_changes}
         return run_local_sgd(
             self.claimed,
             step_size=self.run_step,
@@ -144,7 +177,8 @@ class Judge:
             engine="auto" if self.engine == "exact" else self.engine,
             averages=sorted(wanted),
             record=[s.iterations],
-            **self.violation.run_changes,
+            record_rounds=any(t.reads_rounds for t in theorems),
+            **how,
         )
 
     # ---- verdicts --------------------------------------------------------------------------------
@@ -216,7 +250,7 @@ class Judge:
         slack = ROUNDING * max(bound, 0.0) + floor
         worst = int(np.argmax(values - bounds))
         value, limit = float(values[worst]), float(bounds[worst])
-        check = blank(theorem, self.problem, self.setting)
+        check = self._blank(theorem)
         return replace(
             check,
             measured=value,
@@ -229,8 +263,11 @@ class Judge:
         )
 
     def _undecided(self, theorem: Theorem, why: str) -> Check:
-        check = blank(theorem, self.problem, self.setting)
+        check = self._blank(theorem)
         return replace(check, bound=self._bound(theorem), verdict=UNDECIDED, why=why)
+
+    def _blank(self, theorem: Theorem) -> Check:
+        return blank(theorem, self.problem, self.setting, self.variant.name)
 
     def _check(
         self,
@@ -243,7 +280,7 @@ class Judge:
         floor: float,
     ) -> Check:
         verdict, why = judge(low, high, bound, floor)
-        check = blank(theorem, self.problem, self.setting)
+        check = self._blank(theorem)
         return replace(
             check,
             measured=measured,
@@ -260,7 +297,7 @@ class Judge:
         """What no path exceeds; nothing where a hypothesis of the run is broken, or its own paths do."""
         broken = bool(self.violation.run_changes) or self.violation.step_factor is not None
         moved = self.claimed is not self.problem and "distance" in metric.name
-        if broken or moved or not paths.agree:
+        if broken or moved or not paths.agree or not self.unbiased:
             return NOTHING
         return path_range(metric, self.problem, self.setting)
 
@@ -270,6 +307,8 @@ class Judge:
             return False
         if check.measured > check.bound:
             return True
+        if not self.unbiased:
+            return False
         known = path_range(self._metric(theorem), self.problem, self.setting)
         return mean_interval(np.zeros(most), known)[1] <= check.bound and check.high < math.inf
 

@@ -11,6 +11,7 @@ import numpy as np
 from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import LocalSGDResult
 from theory.simulation.moments import ExactMoments
+from theory.simulation.variants import FedAvg
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import Metric, Setting, Theorem
 
@@ -27,6 +28,7 @@ class Check:
     Attributes:
         theorem, problem, heterogeneity, n_nodes, local_steps, rounds, step_size, gradient: what was
             checked, and how it was run.
+        variant: clients, outer step and order of the samples in a few words, or the name of one's own.
         measured, low, high: the left-hand side and its 95% interval (equal when exact); the worst path
             for a theorem about every path.
         how: "exact", "deterministic", "mean of N seeds", "worst of N paths", or "diverged".
@@ -50,6 +52,7 @@ class Check:
     rounds: int
     step_size: float
     gradient: str = "stochastic"
+    variant: str = "Local SGD"
     measured: float = math.nan
     low: float = math.nan
     high: float = math.nan
@@ -64,7 +67,8 @@ class Check:
     why: str = ""
 
 
-def blank(theorem: Theorem, problem: Problem, setting: Setting) -> Check:
+def blank(theorem: Theorem, problem: Problem, setting: Setting, variant: str = "") -> Check:
+    """A check without its outcome."""
     return Check(
         theorem=theorem.name,
         problem=problem.name,
@@ -74,7 +78,13 @@ def blank(theorem: Theorem, problem: Problem, setting: Setting) -> Check:
         rounds=setting.rounds,
         step_size=setting.step_size,
         gradient=setting.gradient,
+        variant=variant or variant_of(setting).name,
     )
+
+
+def variant_of(setting: Setting) -> FedAvg:
+    """What runs in a setting."""
+    return FedAvg(setting.participants, setting.outer_step, None, setting.order)
 
 
 def judge(low: float, high: float, bound: float, floor: float) -> tuple[str, str]:
@@ -104,6 +114,7 @@ def judge(low: float, high: float, bound: float, floor: float) -> tuple[str, str
 
 
 def is_linear(theorem: Theorem) -> bool:
+    """Whether it bounds the squared distance by a power of a number below 1."""
     return theorem.order is None and theorem.metric == Metric("distance")
 
 
@@ -130,6 +141,7 @@ def rates(log_measured: float, log_bound: float, setting: Setting) -> dict[str, 
 
 
 def ratio(bound: float, measured: float) -> float:
+    """bound / measured; NaN where both have underflowed."""
     if max(bound, measured) < UNDERFLOW:
         return math.nan
     return bound / measured if measured > 0 else math.inf

@@ -33,7 +33,7 @@ from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import LocalSGDResult
 from theory.theorems import Metric, Setting
-from theory.theorems.assumptions import outer_factor, phi
+from theory.theorems.assumptions import cautious_server, outer_factor, phi
 from theory.theorems.t5_separable import comparator_bound
 from theory.verification.intervals import Range
 
@@ -54,7 +54,12 @@ def path_range(metric: Metric, problem: Problem, setting: Setting) -> Range:
     found = NOTHING
     if _contracts(problem, setting):
         found = _convex(metric, problem, setting)
-    elif problem.convex and problem.margin > 0 and isinstance(problem, MarginProblem):
+    elif (
+        problem.convex
+        and problem.margin > 0
+        and isinstance(problem, MarginProblem)
+        and setting.outer_step == 1.0
+    ):
         found = _separable(metric, problem, setting)
     if "gradient" in metric.name and isinstance(problem, MarginProblem):
         found = _least(found, _gradient(problem, setting))
@@ -78,9 +83,10 @@ def paths_agree(problem: Problem, setting: Setting, result: LocalSGDResult) -> b
 
 
 def _contracts(problem: Problem, setting: Setting) -> bool:
-    """A0-A2, and a step below 2/L."""
+    """A0-A2, a local step below 2/L, and an outer step that Lemma 2 lets no distance grow under."""
     return (
-        problem.convex
+        cautious_server(problem, setting).holds
+        and problem.convex
         and problem.solution is not None
         and 0 < setting.step_size * problem.smoothness < 2
     )
@@ -146,7 +152,8 @@ def _gradient(problem: MarginProblem, setting: Setting) -> Range:
     losses = problem.loss.value(problem.margins(problem.start), problem.targets)
     growth = 2 * setting.iterations * math.log1p(setting.step_size * problem.smoothness)
     most = math.inf
-    if growth < 700:
+    # An outer step may take the mean beyond all the models.
+    if growth < 700 and setting.outer_step == 1.0:
         most = 2 * problem.smoothness * math.exp(growth) * float(np.max(losses))
     return Range(most=min(most, steepest**2), reason="slopes are bounded")
 

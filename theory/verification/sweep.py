@@ -20,6 +20,7 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation.arguments import MOST_SEEDS
 from theory.simulation.compiled_engines import ENGINES
+from theory.simulation.variants import FedAvg, Variant, load_variant
 from theory.support import numbers
 from theory.support.errors import UserError
 from theory.theorems import SHARPER, THEOREMS, find_theorems, instance_0, instance_3
@@ -42,6 +43,9 @@ class Sweep:
     Attributes:
         theorems: names; the plain statements and their sharper variants.
         step_factors: eta in units of 1/L, each for all theorems; empty for each theorem's own step.
+        participants, outer_step, order: clients a round, outer step (a number or the name of a rule) and
+            order of the samples for all theorems; None for each theorem's own.
+        variant: one's own, as ``file.py:NAME``, in place of these.
         gradients: "stochastic" (one sample a step) and "full" (deterministic).
         data: files with one's own nodes, in place of or beside ``problems``.
         loss: of the data.
@@ -55,6 +59,10 @@ class Sweep:
     n_nodes: int = 5
     dimension: int = 256
     step_factors: tuple[float, ...] = ()
+    participants: int | None = None
+    outer_step: str | None = None
+    order: str | None = None
+    variant: str | None = None
     gradients: tuple[str, ...] = GRADIENTS
     seeds: int = 32
     engine: str = "auto"
@@ -78,6 +86,9 @@ class Sweep:
         ):
             for value in values:
                 numbers.choice(name, value, allowed)
+        if self.participants is not None:
+            numbers.whole("participants", self.participants, 1, self.n_nodes)
+        self.chosen_variant(self.n_nodes)
         if self.violation is not None:
             numbers.choice("--break", self.violation, VIOLATIONS)
         for k in self.local_steps:
@@ -99,6 +110,35 @@ class Sweep:
             raise UserError(
                 f"engine is exact, allowed for --problem {', '.join(QUADRATIC)} and --loss squared only"
             )
+
+    def chosen_variant(self, n_nodes: int) -> Variant | None:
+        """What runs on a problem of ``n_nodes``; None where each theorem has its own clients and server.
+
+        Raises:
+            UserError: a variant that can't be loaded, or given beside clients, outer step or order.
+        """
+        own = (self.participants, self.outer_step, self.order)
+        if self.variant is not None:
+            if own != (None, None, None):
+                raise UserError(
+                    "--variant is given beside --participants, --outer-step or --order; allowed: one of "
+                    "the two"
+                )
+            return load_variant(self.variant)
+        if own == (None, None, None):
+            return None
+        # Instances of one node have no more clients.
+        clients = None if self.participants is None else min(self.participants, n_nodes)
+        return FedAvg(clients, _outer_step(self.outer_step), None, self.order or "uniform")
+
+
+def _outer_step(typed: str | None) -> float | str:
+    if typed is None:
+        return 1.0
+    try:
+        return float(typed)
+    except ValueError:
+        return typed
 
 
 @dataclass(frozen=True)
@@ -167,6 +207,7 @@ def run_cell(cell: Cell) -> list[Check]:
     # Under a violation the exact recursion may not describe the run; paths then do.
     changed = violation is not None and bool(violation.run_changes)
     quadratic = problem.loss is SQUARED and not changed
+    variant = sweep.chosen_variant(problem.n_nodes)
     factor = cell.step_factor
     return verify_all(
         find_theorems(sweep.theorems),
@@ -176,6 +217,7 @@ def run_cell(cell: Cell) -> list[Check]:
         rounds=sweep.rounds,
         seeds=sweep.seeds,
         gradient=cell.gradient,
+        variant=variant,
         engine="auto" if sweep.engine == "exact" and not quadratic else sweep.engine,
         violation=violation,
     )

@@ -22,6 +22,8 @@ def simulate_instance(instance: Instance) -> float:
             step_size=setting.step_size,
             local_steps=setting.local_steps,
             rounds=setting.rounds,
+            participants=setting.participants,
+            outer_step=float(setting.outer_step),
             record=[setting.iterations],
         )
         return float(instance.metric.read(moments))
@@ -31,8 +33,11 @@ def simulate_instance(instance: Instance) -> float:
         local_steps=setting.local_steps,
         rounds=setting.rounds,
         gradient=setting.gradient,
+        participants=setting.participants,
+        outer_step=setting.outer_step,
         record=[setting.iterations],
         averages=instance.metric.averages,
+        record_rounds=instance.metric.reads_rounds,
     )
     return float(instance.metric.read(result)[0])
 

@@ -8,7 +8,7 @@ FAILED wherever a table under test says so.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
+from theory.simulation.variants import Reports, Round, Variant
 from theory.support.errors import UserError
 
 
@@ -34,6 +35,26 @@ def _halfway(problem: Problem) -> Problem:
 
 def _as_it_is(problem: Problem) -> Problem:
     return problem
+
+
+class SameClients(Variant):
+    """Clients that are not drawn uniformly."""
+
+    name = "always the first half of the nodes"
+
+    def select(self, round: Round) -> Sequence[int]:
+        """See :class:`theory.simulation.variants.Variant`."""
+        return range(-(-round.n_nodes // 2))
+
+
+class GreedyServer(Variant):
+    """An outer step beyond what Lemma 2 lets pay."""
+
+    name = "three times P/Q"
+
+    def outer_step(self, reports: Reports) -> float:
+        """See :class:`theory.simulation.variants.Variant`."""
+        return 3 * reports.mean_square / reports.square_mean if reports.square_mean > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,16 @@ VIOLATIONS: dict[str, Violation] = {
             "biased-sampling",
             "draw only from the first half of each node's samples",
             run_changes={"biased_sampling": True},
+        ),
+        Violation(
+            "same-clients",
+            "let always the first half of the nodes take part",
+            run_changes={"variant": SameClients()},
+        ),
+        Violation(
+            "greedy-server",
+            "take three times P/Q as the outer step",
+            run_changes={"variant": GreedyServer()},
         ),
     )
 }

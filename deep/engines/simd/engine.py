@@ -38,17 +38,18 @@ class SimdEngine(Engine):
         for _ in range(threads):
             self.arenas.put((make_arena(floats, kind), np.zeros(len(self.mean), kind)))
         # Compile now, so that no clock of a run counts it.
-        self.local_steps(np.zeros((self.n_local, 0, 1), np.int64))
+        self.local_steps(np.zeros((self.n_local, 0, 1), np.int64), False)
         self.scores(self.data, np.zeros(1, np.int64))
 
-    def local_steps(self, batches: np.ndarray) -> Tensor:
+    def local_steps(self, batches: np.ndarray, energy: bool) -> Tensor:
         mean, models = self.mean.numpy(), self.models.numpy()
+        found = np.empty((len(batches), 4))
 
-        def work(row: int) -> float:
+        def work(row: int) -> None:
             arena, gradient = self.arenas.get()
             try:
-                models[row] = mean
-                loss: float = local_steps(
+                local_steps(
+                    mean,
                     models[row],
                     gradient,
                     self.data.images,
@@ -58,12 +59,14 @@ class SimdEngine(Engine):
                     self.table.dtype.type(self.step_size),
                     arena,
                     self.layout,
+                    energy,
+                    found[row],
                 )
-                return loss
             finally:
                 self.arenas.put((arena, gradient))
 
-        return torch.tensor(list(self.pool.map(work, range(len(batches)))), dtype=torch.float64)
+        list(self.pool.map(work, range(len(batches))))
+        return torch.from_numpy(found.T.copy())
 
     def scores(self, images: Images, chosen: np.ndarray) -> np.ndarray:
         mean, found = self.mean.numpy(), np.empty((len(chosen), 2))

@@ -12,6 +12,7 @@ from math import exp, log
 import numpy as np
 
 from deep.engines.simd.compiled import compiled
+from deep.engines.simd.energy import recorded_update, squared_distance
 from deep.engines.simd.kernels import conv, conv_weight_gradient
 from deep.engines.simd.norms import mask_by_output, norm_backward, norm_forward
 from deep.engines.simd.plan import BACK_1, BACK_2, BACK_S, FORWARD_1, FORWARD_2, FORWARD_S
@@ -294,13 +295,17 @@ def _backward(w, grad, arena, layout):
 
 
 @compiled
-def local_steps(w, grad, images, labels, table, batches, step_size, arena, layout):
-    """K steps of SGD from ``w`` [P], in place; ``batches`` int64 [K, B].
+def local_steps(
+    mean, w, grad, images, labels, table, batches, step_size, arena, layout, energy, found
+):
+    """K steps of SGD from ``mean`` [P] into ``w``; ``batches`` int64 [K, B].
 
-    Returns the sum over steps of the batch's mean loss.
+    ``found`` float64 [4] is what `deep.engines.base.Engine.local_steps` tells of a node.
     """
     n_steps, size = batches.shape
     loss = 0.0
+    found[:] = 0.0
+    w[:] = mean
     grad[:] = 0.0
     for k in range(n_steps):
         chosen = batches[k]
@@ -309,11 +314,18 @@ def local_steps(w, grad, images, labels, table, batches, step_size, arena, layou
             _forward(w, arena, layout)
             loss += _cross_entropy(labels, chosen, start, size, 1.0 / size, arena, layout.ends)
             _backward(w, grad, arena, layout)
+        if energy:
+            inner, square = recorded_update(w, grad, step_size)
+            found[1] += inner
+            found[2] += square
+            continue
         for j in range(w.shape[0]):
             w[j] -= step_size * grad[j]
             # Cleared for the next step while it is in cache.
             grad[j] = 0.0
-    return loss / size
+    found[0] = loss / size
+    if energy:
+        found[3] = squared_distance(mean, w)
 
 
 @compiled

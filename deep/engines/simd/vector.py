@@ -207,6 +207,17 @@ def splat_like(typingctx, a, scalar):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def double(typingctx, a):  # type: ignore[no-untyped-def]
+    """The numbers of the vector ``a``, in float64."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = _llvm_type(signature.return_type)
+        return args[0] if args[0].type == kind else builder.fpext(args[0], kind)
+
+    return Vector(types.float64, a.lanes)(a), codegen
+
+
+@intrinsic
 def total(typingctx, a):  # type: ignore[no-untyped-def]
     """Sum of the lanes, by halves: always in the same order."""
 

@@ -1,0 +1,169 @@
+"""Rounds to accuracy against the number of clients m and against the outer step beta, beside the bounds.
+
+T7: the bound needs L D/(2 eps) rounds for every m. T8a: L D/(2 beta eps) for a fixed beta <= 1. For
+beta > 1 there is no bound; for the rules of extrapolation T2's serves, L D/(2 eps).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory.problems.generators import Heterogeneity, least_squares
+from theory.problems.margin import MarginProblem
+from theory.simulation.local_sgd import run_local_sgd
+from theory.simulation.moments import exact_moments
+from theory.simulation.outer_steps import RULES, checked_rule
+from theory.support import numbers
+from theory.theorems.t7_client_sampling import rounds_to as rounds_to_t7
+from theory.theorems.t8_outer_step import rounds_to as rounds_to_t8
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundsTo:
+    """Rounds until f(xbar_R) is at most eps.
+
+    Attributes:
+        family: the problem.
+        local_steps: K.
+        clients, outer_step: m, and beta or the name of its rule.
+        accuracy: eps.
+        rounds: the first R at which E f(xbar_R) <= eps, exact for a fixed beta; for a rule the median
+            over seeds of the first R at which f(xbar_R) <= eps. NaN if not within the rounds tried.
+        bound: what T7 or T8a needs; NaN where no bound covers it.
+        downloads: models sent to clients until then, m a round.
+    """
+
+    family: str
+    local_steps: int
+    clients: int
+    outer_step: float | str
+    accuracy: float
+    rounds: float
+    bound: float
+    downloads: float
+
+
+def rounds_to(
+    problem: MarginProblem,
+    eps: float,
+    *,
+    local_steps: int = 5,
+    clients: int | None = None,
+    outer_step: float | str = 1.0,
+    most: int = 4096,
+    seeds: int = 16,
+) -> RoundsTo:
+    """Rounds to accuracy on least squares at eta = 1/L, one sample a step.
+
+    Args:
+        problem: least squares.
+        eps: accuracy, above 0.
+        clients: m; all nodes if not given.
+        most: rounds tried, at most.
+        seeds: paths, for the rules.
+
+    Raises:
+        UserError: an argument outside its range.
+    """
+    eps = numbers.real("eps", eps, above=0)
+    most = numbers.whole("most", most, 1)
+    m = problem.n_nodes if clients is None else clients
+    tried, found = min(64, most), math.nan
+    while True:
+        curves = _losses(problem, local_steps, tried, m, outer_step, seeds)
+        first = [np.flatnonzero(curve <= eps) for curve in curves]
+        if all(len(f) for f in first):
+            found = float(np.median([f[0] for f in first]))
+            break
+        if tried == most:
+            break
+        tried = min(4 * tried, most)
+    size, distance = problem.smoothness, problem.initial_distance
+    if isinstance(outer_step, str):
+        bound = rounds_to_t7(L=size, D=distance, eps=eps)
+    elif outer_step <= 1:
+        bound = rounds_to_t8(L=size, D=distance, eps=eps, beta=outer_step)
+    else:
+        bound = math.nan
+    return RoundsTo(
+        family=f"{problem.name}, {problem.heterogeneity}",
+        local_steps=local_steps,
+        clients=m,
+        outer_step=outer_step,
+        accuracy=eps,
+        rounds=found,
+        bound=bound,
+        downloads=found * m,
+    )
+
+
+def _losses(
+    problem: MarginProblem,
+    local_steps: int,
+    rounds: int,
+    clients: int,
+    outer_step: float | str,
+    seeds: int,
+) -> list[Array]:
+    """f(xbar_r) for r = 0 to R: one exact curve, or one a seed."""
+    record = np.arange(0, local_steps * rounds + 1, local_steps)
+    eta = 1.0 / problem.smoothness
+    if not isinstance(outer_step, str):
+        moments = exact_moments(
+            problem,
+            step_size=eta,
+            local_steps=local_steps,
+            rounds=rounds,
+            participants=clients,
+            outer_step=outer_step,
+            record=record,
+            averages=(),
+        )
+        return [moments.history["global_loss"]]
+    run = run_local_sgd(
+        problem,
+        step_size=eta,
+        local_steps=local_steps,
+        rounds=rounds,
+        participants=clients,
+        outer_step=outer_step,
+        seeds=seeds,
+        averages=(),
+        record=record,
+    )
+    return list(run.history["global_loss"][0])
+
+
+def against_clients(
+    heterogeneity: Heterogeneity,
+    clients: Sequence[int] = (1, 2, 5, 10),
+    *,
+    n_nodes: int = 10,
+    eps: float = 1e-3,
+    local_steps: int = 5,
+) -> list[RoundsTo]:
+    """Rounds to eps against m on random least squares; T7's bound is the same for all m."""
+    problem = least_squares(n_nodes=n_nodes, heterogeneity=heterogeneity, rank=2 * n_nodes)
+    return [rounds_to(problem, eps, local_steps=local_steps, clients=m) for m in clients]
+
+
+def against_outer_step(
+    heterogeneity: Heterogeneity,
+    outer_steps: Sequence[float | str] = (0.5, 1.0, 1.5, 2.0, *RULES),
+    *,
+    n_nodes: int = 10,
+    eps: float = 1e-3,
+    local_steps: int = 5,
+) -> list[RoundsTo]:
+    """Rounds to eps against beta and its rules on random least squares."""
+    for beta in outer_steps:
+        checked_rule(beta)
+    problem = least_squares(n_nodes=n_nodes, heterogeneity=heterogeneity, rank=2 * n_nodes)
+    return [rounds_to(problem, eps, local_steps=local_steps, outer_step=b) for b in outer_steps]
