@@ -20,7 +20,7 @@ from theory.claim import search
 from theory.claim.book import LOWER, Entry, read_book
 from theory.claim.claim import CLASSES, METRICS, Claim, from_formula, from_theorem
 from theory.claim.counterexample import constants, python_lines, save
-from theory.claim.expression import NAMES, parse
+from theory.claim.expression import NAMES, Expression, parse
 from theory.claim.lower import LowerOutcome, search_lower
 from theory.claim.picture import draw
 from theory.claim.search import Cell, Refutation, Report
@@ -34,6 +34,8 @@ from theory.support.provenance import provenance
 from theory.theorems.base import Theorem
 
 REFUTED, HOLDS_HERE, NOT_REFUTED = "REFUTED", "HOLDS AT THESE SIZES", "NOT REFUTED"
+#: What a text for a step size has only where it is a formula.
+FORMULA_SIGNS = "()*/^cmurhoKRTLD"
 #: Shares of the time that is left which the searches may take, in order.
 SHARES = (0.3, 0.6, 1.0)
 app = cli.make_app()
@@ -115,7 +117,27 @@ def _verdict(reports: Sequence[Report], cells: Sequence[Cell]) -> str:
     return HOLDS_HERE if certified >= set(cells) else NOT_REFUTED
 
 
-def grid(local_steps: Sequence[int], rounds: Sequence[int], factors: Sequence[float]) -> list[Cell]:
+def step_factors(texts: Sequence[str]) -> list[float | Expression]:
+    """Numbers in (0, 2), several in a text; or a formula, which takes the whole text.
+
+    Raises:
+        UserError: neither, or a formula that names eta.
+    """
+    found: list[float | Expression] = []
+    for text in texts:
+        if not set(text) & set(FORMULA_SIGNS):
+            found += numbers.real_numbers("--step-size", text, above=0, below=2)
+            continue
+        formula = parse(text)
+        if "eta" in formula.names:
+            raise UserError(f"--step-size {text!r} names eta, allowed: other constants")
+        found.append(formula)
+    return found
+
+
+def grid(
+    local_steps: Sequence[int], rounds: Sequence[int], factors: Sequence[float | Expression]
+) -> list[Cell]:
     """Every combination."""
     return [
         Cell(local_steps=k, rounds=r, step_factor=f)
@@ -137,7 +159,13 @@ def main(
         list[str], typer.Option("--local-steps", "-K", help="K; repeatable, or 1,2,4.")
     ] = ["1,2,3,4"],  # noqa: B006
     rounds: Annotated[list[str], typer.Option("--rounds", "-R", help="R; as -K.")] = ["1,2,3"],  # noqa: B006
-    step_size: Annotated[list[str], typer.Option(help="eta as multiples of 1/L.")] = ["1"],  # noqa: B006
+    step_size: Annotated[
+        list[str],
+        typer.Option(
+            help="eta as multiples of 1/L; or a formula for it in the constants of each problem, as "
+            "1/(10*rho*K)."
+        ),
+    ] = ["1"],  # noqa: B006
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="n of the worst problems.")] = 2,
     growth: Annotated[float, typer.Option(help="mu/L of the worst cases with growth.")] = 0.1,
     lower: Annotated[
@@ -176,7 +204,7 @@ def main(
     numbers.choice("--gradient", gradient, ("full", "stochastic"))
     ks = numbers.whole_numbers("-K", local_steps, 1, 10_000)
     rs = numbers.whole_numbers("-R", rounds, 1, 10_000)
-    factors = numbers.real_numbers("--step-size", step_size, above=0, below=2)
+    factors = step_factors(step_size)
     console = cli.console()
     if book:
         _run_book(console, seconds, seed, json_file)
@@ -184,7 +212,11 @@ def main(
     if lower:
         kappas = numbers.real_numbers("--kappa", kappa, least=2)
         found = search_lower(
-            parse(claim), kappas=kappas, local_steps=ks, rounds=rs, step_factors=factors
+            parse(claim),
+            kappas=kappas,
+            local_steps=ks,
+            rounds=rs,
+            step_factors=numbers.real_numbers("--step-size", step_size, above=0, below=2),
         )
         console.print(lower_text(claim, found), markup=False)
         if json_file is not None:
@@ -315,14 +347,14 @@ def run_entry(entry: Entry, seconds: float, seed: int = 0) -> tuple[str, str]:
     if entry.direction == LOWER:
         found = search_lower(
             formula, kappas=entry.kappas, local_steps=entry.local_steps, rounds=entry.rounds,
-            step_factors=entry.step_sizes,
+            step_factors=[float(step) for step in entry.step_sizes],
         )  # fmt: skip
         where = f"kappa {found.kappa:g}, K {found.local_steps}, R {found.rounds}, eta {found.step_factor:g}/L"
         return (REFUTED if found.refuted else NOT_REFUTED), f"ratio {found.ratio:.3g} at {where}"
     stated = from_formula(
         formula, metric=entry.metric, family=entry.family, gradient=entry.gradient
     )
-    cells = grid(entry.local_steps, entry.rounds, entry.step_sizes)
+    cells = grid(entry.local_steps, entry.rounds, step_factors(list(map(str, entry.step_sizes))))
     outcome = try_to_break(stated, cells, seconds=seconds, seed=seed)
     refuted = outcome.refutation
     if refuted is not None:

@@ -1,44 +1,31 @@
 """An adversary: the data of a small problem, moved until measured / claimed is as large as it gets.
 
 n nodes with m samples each in d dimensions, f_i(x) = (1/m) sum_j loss(a_ij' x), x* = 0, scaled so that
-L = 1 and D = 1. The simulator here is its own (arrays over many candidates at once), so that what it
-finds is measured a second time by the engines. Gradients are central differences whose perturbed
-candidates run as one batch; L-BFGS from many random starts does the rest.
+L = 1 and D = 1. The simulator here is its own (:mod:`theory.claim.adjoints`, which gives exact gradients),
+so that what it finds is measured a second time by the engines. L-BFGS from many random starts does the rest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from theory.claim import adjoints
+from theory.claim.adjoints import Array, Loss, Slope, loss_at
 from theory.claim.expression import Expression
-from theory.problems.losses import MarginLoss
+from theory.problems.losses import MarginLoss, sigmoid
 
-Array = NDArray[np.float64]
-#: Central differences; the objective is smooth to about 1e-13, so that the slope is good to 1e-7.
-STEP = 1e-5
 #: A candidate whose measure or claim is not positive, or not a number.
 HOPELESS = -50.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss of margins with minimum 0 at 0 and curvature at most 1.
-
-    Attributes:
-        name: of the library's loss, or "huber".
-        value, slope: of an array of margins.
-        quadratic: whether expectations are exact by second moments.
-    """
-
-    name: str
-    value: Callable[[Array], Array]
-    slope: Callable[[Array], Array]
-    quadratic: bool = False
+#: Where Huber's loss turns from square to linear, and where the sigmoid one turns concave, or about there;
+#: data are scaled around it.
+HUBER = 0.1
+#: This share of the trace is added to Hessians that are inverted.
+SHIFT = 1e-12
 
 
 def library_loss(loss: Loss) -> MarginLoss:
@@ -48,7 +35,7 @@ def library_loss(loss: Loss) -> MarginLoss:
         lambda z, t: loss.value(z - t),
         lambda z, t: loss.slope(z - t),
         curvature=1.0,
-        convex=True,
+        convex=loss.convex,
         attained=True,
     )
 
@@ -57,10 +44,32 @@ def _huber_value(z: Array) -> Array:
     return np.where(np.abs(z) <= HUBER, 0.5 * z**2, HUBER * (np.abs(z) - 0.5 * HUBER))
 
 
-#: Where Huber's loss turns from square to linear; data are scaled around it.
-HUBER = 0.1
-SQUARED = Loss("squared", lambda z: 0.5 * z**2, lambda z: z, quadratic=True)
-HUBER_LOSS = Loss("huber", _huber_value, lambda z: np.clip(z, -HUBER, HUBER))
+def _sigmoid_value(z: Array) -> Array:
+    return np.asarray(8 * (HUBER * (sigmoid(z / HUBER) - 0.5)) ** 2)
+
+
+def _sigmoid_slope(z: Array) -> Array:
+    s = sigmoid(z / HUBER)
+    return np.asarray(16 * HUBER * (s - 0.5) * s * (1 - s))
+
+
+def _sigmoid_bend(z: Array) -> Array:
+    # 16 (s'^2 + (s - 1/2) s''), which is 1 at 0 and -1/3 at least.
+    q = sigmoid(z / HUBER) * sigmoid(-z / HUBER)
+    return np.asarray(48 * q**2 - 8 * q)
+
+
+SQUARED = Loss(
+    "squared", lambda z: 0.5 * z**2, lambda z: z, lambda z: np.ones_like(z), quadratic=True
+)
+HUBER_LOSS = Loss(
+    "huber",
+    _huber_value,
+    lambda z: np.clip(z, -HUBER, HUBER),
+    lambda z: np.where(np.abs(z) <= HUBER, 1.0, 0.0),
+)
+SIGMOID_LOSS = Loss("sigmoid", _sigmoid_value, _sigmoid_slope, _sigmoid_bend, convex=False)
+LOSSES = {loss.name: loss for loss in (SQUARED, HUBER_LOSS, SIGMOID_LOSS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +78,10 @@ class Game:
 
     Attributes:
         claim: the formula, with the metric it is about.
-        metric: "last", "best", "average_sync", "average_local", "average_global" or "distance".
+        metric: of ``theory.claim.claim.METRICS``.
         gradient: "full", or "stochastic" (one sample a step; exact expectations, squared loss only).
-        local_steps, rounds, step_factor: K, R and eta L.
+        local_steps, rounds: K and R.
+        step_factor: eta L, or a formula for it in the problem's constants.
         n_nodes, samples, dimension: n, m, d.
         loss: of the margins.
     """
@@ -81,7 +91,7 @@ class Game:
     gradient: str
     local_steps: int
     rounds: int
-    step_factor: float
+    step_factor: float | Expression
     n_nodes: int = 2
     samples: int = 1
     dimension: int = 2
@@ -98,158 +108,208 @@ class Candidate:
 
 
 def unpack(game: Game, flat: Array) -> tuple[Array, Array]:
-    """Candidates from numbers (B, n m d + d): rows (B, n, m, d) with L = 1, starts (B, d) with D = 1."""
-    size = game.n_nodes * game.samples * game.dimension
-    shape = (len(flat), game.n_nodes, game.samples, game.dimension)
-    rows, start = flat[:, :size].reshape(shape), flat[:, size:]
-    longest = np.sqrt((rows**2).sum(-1).max((1, 2)))
-    rows = rows / np.maximum(longest, 1e-12)[:, None, None, None]
-    start = start / np.maximum(np.linalg.norm(start, axis=-1), 1e-12)[:, None]
-    return rows, start
+    """A candidate from numbers (n m d + d,): rows (n, m, d) with L = 1, start (d,) with D = 1."""
+    rows, start = _split(game, flat)
+    return rows / max(_longest(rows)[1], 1e-12), start / max(float(np.linalg.norm(start)), 1e-12)
 
 
-def measure(game: Game, rows: Array, start: Array) -> Array:
-    """The metric of every candidate, (B,); exact."""
-    if game.gradient == "stochastic" and not game.loss.quadratic:
+def _split(game: Game, flat: Array) -> tuple[Array, Array]:
+    shape = (game.n_nodes, game.samples, game.dimension)
+    size = math.prod(shape)
+    return flat[:size].reshape(shape), flat[size:]
+
+
+def _longest(rows: Array) -> tuple[tuple[int, ...], float]:
+    norms = np.linalg.norm(rows, axis=-1)
+    at = np.unravel_index(int(norms.argmax()), norms.shape)
+    return tuple(int(i) for i in at), float(norms[at])
+
+
+def _pulled_back(game: Game, flat: Array, by_rows: Array, by_start: Array) -> Array:
+    """The gradient in the free numbers, from that in the scaled rows and start."""
+    raw, start = _split(game, flat)
+    rows, direction = unpack(game, flat)
+    at, length = _longest(raw)
+    back = by_rows / length
+    back[at] -= (by_rows * rows).sum() / length * rows[at]
+    turned = by_start - (by_start @ direction) * direction
+    return np.concatenate([back.ravel(), turned / np.linalg.norm(start)])
+
+
+def measure(game: Game, rows: Array, start: Array, step: float | None = None) -> Slope:
+    """The metric of a candidate, exact, with its gradient.
+
+    Args:
+        step: eta; by default the game's.
+    """
+    if step is None:
+        step = step_of(game, rows, start).value
+    numbers = {"step": step, "local_steps": game.local_steps, "rounds": game.rounds}
+    if game.gradient == "full":
+        return adjoints.path(game.loss, game.metric, rows, start, **numbers)  # type: ignore[arg-type]
+    if not game.loss.quadratic:
         raise ValueError("stochastic gradients have exact expectations for the squared loss alone")
-    outer = np.einsum("bnmi,bnmj->bnmij", rows, rows)
-    if game.gradient == "stochastic":
-        return _moments(game, outer, start)
-    return _path(game, rows, start)
+    return adjoints.moments(game.metric, rows, start, **numbers)  # type: ignore[arg-type]
 
 
-def _path(game: Game, rows: Array, start: Array) -> Array:
-    """Full gradients: one deterministic path a candidate."""
-    read = _Reader(game)
-    common = start
-    for _ in range(game.rounds):
-        models = np.repeat(common[:, None, :], game.n_nodes, axis=1)
-        for k in range(game.local_steps):
-            margins = np.einsum("bnmd,bnd->bnm", rows, models)
-            mean = models.mean(1)
-            spread = np.einsum("bnmd,bd->bnm", rows, mean)
-            read.add(
-                game.loss.value(margins).mean((1, 2)), game.loss.value(spread).mean((1, 2)), k == 0
-            )
-            slopes = game.loss.slope(margins)
-            models = (
-                models - game.step_factor * np.einsum("bnm,bnmd->bnd", slopes, rows) / game.samples
-            )
-        common = models.mean(1)
-    last = game.loss.value(np.einsum("bnmd,bd->bnm", rows, common)).mean((1, 2))
-    return read.metric(last, (common**2).sum(-1))
+# ---- what a claim speaks of ----------------------------------------------------------------------
 
 
-def _moments(game: Game, outer: Array, start: Array) -> Array:
-    """One sample a step, squared loss: second moments of z = x - x*, exactly."""
-    read, eta, n = _Reader(game), game.step_factor, game.n_nodes
-    hessians = outer.mean(2)
-    overall = hessians.mean(1)
-    eye = np.eye(game.dimension)
-    single = eye - eta * outer
-    average = eye - eta * hessians
-    common = np.einsum("bi,bj->bij", start, start)
-    for _ in range(game.rounds):
-        own = np.repeat(common[:, None], n, axis=1)
-        powers = np.broadcast_to(eye, hessians.shape)
-        for k in range(game.local_steps):
-            local = 0.5 * np.einsum("bnij,bnij->bn", hessians, own).mean(1)
-            mean = _mean_moment(own, powers, common)
-            read.add(local, 0.5 * np.einsum("bij,bij->b", overall, mean), k == 0)
-            own = np.einsum("bnmij,bnjk,bnmlk->bnil", single, own, single) / game.samples
-            powers = average @ powers
-        common = _mean_moment(own, powers, common)
-    last = 0.5 * np.einsum("bij,bij->b", overall, common)
-    return read.metric(last, np.einsum("bii->b", common))
+def step_of(game: Game, rows: Array, start: Array) -> Slope:
+    """eta of a candidate, L = 1; ``step`` of the result is not used."""
+    if not isinstance(game.step_factor, Expression):
+        return Slope(float(game.step_factor), np.zeros_like(rows), np.zeros_like(start))
+    return _evaluated(game, game.step_factor, rows, start, None)
 
 
-def _mean_moment(own: Array, powers: Array, common: Array) -> Array:
-    """E zbar zbar': nodes are independent given the start of the round."""
-    n = own.shape[1]
-    total = powers.sum(1)
-    crossed = total @ common @ np.swapaxes(total, 1, 2)
-    crossed = crossed - np.einsum("bnij,bjk,bnlk->bil", powers, common, powers)
-    result: Array = (crossed + own.sum(1)) / n**2
-    return result
+def claimed(game: Game, rows: Array, start: Array, step: float) -> Slope:
+    """The claim's value on a candidate, with its gradient; NaN where it is not defined."""
+    return _evaluated(game, game.claim, rows, start, step)
 
 
-class _Reader:
-    """Collects what a metric needs along a run."""
-
-    def __init__(self, game: Game) -> None:
-        self.game = game
-        self.local: list[Array] = []
-        self.overall: list[Array] = []
-        self.sync: list[Array] = []
-
-    def add(self, local: Array, overall: Array, at_round: bool) -> None:
-        """Losses before an iteration: (1/n) sum_i f_i(x_i^t), f(xbar^t)."""
-        self.local.append(local)
-        self.overall.append(overall)
-        if at_round:
-            self.sync.append(overall)
-
-    def metric(self, last: Array, distance: Array) -> Array:
-        """The game's metric from all that was added, and the end of the run."""
-        found: dict[str, Callable[[], Array]] = {
-            "last": lambda: last,
-            "best": lambda: np.minimum(np.min(self.sync, axis=0), last),
-            "average_sync": lambda: np.asarray(np.mean(self.sync, axis=0)),
-            "average_local": lambda: np.asarray(np.mean(self.local, axis=0)),
-            "average_global": lambda: np.asarray(np.mean(self.overall, axis=0)),
-            "distance": lambda: distance,
-        }
-        return found[self.game.metric]()
-
-
-def claimed(game: Game, rows: Array, start: Array) -> Array:
-    """The claim's value for every candidate, (B,); NaN where it is not defined."""
-    hessians = np.einsum("bnmi,bnmj->bnij", rows, rows) / game.samples
-    names = set(game.claim.names)
-    count = len(rows)
-    values: dict[str, Array] = {
-        "L": np.ones(count),
-        "D": (start**2).sum(-1),
-        "n": np.full(count, float(game.n_nodes)),
-        "m": np.full(count, float(game.n_nodes)),
-        "K": np.full(count, float(game.local_steps)),
-        "R": np.full(count, float(game.rounds)),
-        "T": np.full(count, float(game.local_steps * game.rounds)),
-        "eta": np.full(count, game.step_factor),
-        "beta": np.ones(count),
+def _evaluated(
+    game: Game, formula: Expression, rows: Array, start: Array, step: float | None
+) -> Slope:
+    values: dict[str, float] = {
+        "L": 1.0,
+        "D": 1.0,
+        "n": game.n_nodes,
+        "m": game.n_nodes,
+        "K": game.local_steps,
+        "R": game.rounds,
+        "T": game.local_steps * game.rounds,
+        "beta": 1.0,
     }
-    if "f0" in names:
-        values["f0"] = game.loss.value(np.einsum("bnmd,bd->bnm", rows, start)).mean((1, 2))
-    if "mu" in names:
-        values["mu"] = np.linalg.eigvalsh(hessians)[..., 0].min(1)
-    if "c" in names:
-        values["c"] = _similarity(hessians)
-    return np.broadcast_to(game.claim(values), (count,))
+    if step is not None:
+        values["eta"] = step
+    moving = {
+        name: make(game, rows, start) for name, make in MOVING.items() if name in formula.names
+    }
+    values |= {name: found.value for name, found in moving.items()}
+    partial = formula.partials(values)
+    by_rows, by_start = np.zeros_like(rows), np.zeros_like(start)
+    for name, found in moving.items():
+        by_rows = by_rows + partial[name] * found.rows
+        by_start = by_start + partial[name] * found.start
+    return Slope(float(formula(values)), by_rows, by_start, partial.get("eta", 0.0))
 
 
-def _similarity(hessians: Array) -> Array:
-    """min over nodes of the least generalised eigenvalue of (H_i, H)."""
-    overall = hessians.mean(1)
-    size = overall.shape[-1]
-    scale = 1e-12 * np.trace(overall, axis1=1, axis2=2)
-    root = np.linalg.inv(np.linalg.cholesky(overall + scale[:, None, None] * np.eye(size)))
-    inner = root[:, None] @ hessians @ np.swapaxes(root, 1, 2)[:, None]
-    least: Array = np.linalg.eigvalsh(inner)[..., 0].min(1)
-    return np.maximum(least, 0.0)
+def _initial_loss(game: Game, rows: Array, start: Array) -> Slope:
+    return loss_at(game.loss, rows, start)
 
 
-def unknown_constants(claim: Expression) -> list[str]:
+def _hessians(rows: Array) -> Array:
+    """Of the squared loss, (n, d, d)."""
+    return np.asarray(np.einsum("nmi,nmj->nij", rows, rows) / rows.shape[1])
+
+
+def _from_hessians(value: float, by_hessians: Array, rows: Array) -> Slope:
+    """A function of the H_i, whose gradient in them is given, (n, d, d), symmetric."""
+    by_rows = 2 / rows.shape[1] * np.einsum("nij,nmj->nmi", by_hessians, rows)
+    return Slope(value, np.asarray(by_rows), np.zeros(rows.shape[-1]))
+
+
+def _growth(_: Game, rows: Array, start: Array) -> Slope:
+    """mu: the least eigenvalue of any H_i."""
+    values, vectors = np.linalg.eigh(_hessians(rows))
+    node = int(values[:, 0].argmin())
+    by_hessians = np.zeros((len(rows), len(start), len(start)))
+    by_hessians[node] = np.outer(vectors[node][:, 0], vectors[node][:, 0])
+    return _from_hessians(max(float(values[node, 0]), 0.0), by_hessians, rows)
+
+
+def _whitened(matrices: Array, inverted: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of (A, B), B positive definite: A v = value B v, v'Bv = 1."""
+    root = np.linalg.inv(np.linalg.cholesky(inverted))
+    values, vectors = np.linalg.eigh(root @ matrices @ root.T)
+    return values, root.T @ vectors
+
+
+def _similarity(_: Game, rows: Array, start: Array) -> Slope:
+    """c: the least eigenvalue of any (H_i, H), both shifted so that what no sample sees counts as 1."""
+    hessians = _hessians(rows)
+    overall = hessians.mean(0)
+    shift = SHIFT * np.trace(overall) * np.eye(len(start))
+    values, vectors = _whitened(hessians + shift, overall + shift)
+    node = int(values[:, 0].argmin())
+    c, v = float(values[node, 0]), vectors[node][:, 0]
+    by_hessians = np.repeat(-c / len(rows) * np.outer(v, v)[None], len(rows), axis=0)
+    by_hessians[node] += np.outer(v, v)
+    return _from_hessians(c, by_hessians, rows)
+
+
+def _strong_growth(game: Game, rows: Array, start: Array) -> Slope:
+    """rho: exact for the squared loss, else the bound for independent samples; at least 1."""
+    n, m, d = rows.shape
+    flat = rows.reshape(-1, d)
+    norms = (flat**2).sum(1)
+    if game.loss.quadratic:
+        # sum_j w ||a_j||^2 (a_j'x)^2 over ||Hx||^2, w = 1/(nm).
+        overall = flat.T @ flat / len(flat)
+        weighted = (flat * norms[:, None]).T @ flat / len(flat)
+        shift = SHIFT * np.trace(overall) ** 2 * np.eye(d)
+        values, vectors = _whitened(weighted, overall @ overall + shift)
+        rho, v = float(values[-1]), vectors[:, -1]
+        margins, image = flat @ v, flat @ (overall @ v)
+        by_flat = 2 / len(flat) * (
+            (margins**2)[:, None] * flat + (norms * margins)[:, None] * v
+            - rho * (image[:, None] * v + margins[:, None] * (overall @ v))
+        )  # fmt: skip
+    elif len(flat) > d:
+        return Slope(math.inf, np.zeros_like(rows), np.zeros_like(start))
+    else:
+        units = flat / np.sqrt(norms)[:, None]
+        values, vectors = np.linalg.eigh(units @ units.T)
+        rho, v = len(flat) / max(float(values[0]), 1e-300), vectors[:, 0]
+        image = units.T @ v
+        by_units = -2 * rho**2 / len(flat) * v[:, None] * image
+        by_flat = by_units - (by_units * units).sum(1)[:, None] * units
+        by_flat = by_flat / np.sqrt(norms)[:, None]
+    if rho <= 1:
+        rho, by_flat = 1.0, np.zeros_like(flat)
+    return Slope(rho, by_flat.reshape(n, m, d), np.zeros(d))
+
+
+#: Constants that depend on the data, where L = D = 1.
+MOVING: dict[str, Callable[[Game, Array, Array], Slope]] = {
+    "f0": _initial_loss,
+    "mu": _growth,
+    "c": _similarity,
+    "rho": _strong_growth,
+}
+
+
+def unknown_constants(game: Game) -> list[str]:
     """Names that the adversary can't compute; a claim with one of them is not attacked."""
-    return [name for name in claim.names if name in ("rho", "gamma")]
+    names = set(game.claim.names)
+    if isinstance(game.step_factor, Expression):
+        names |= set(game.step_factor.names)
+    known = {"f0", "rho"} if not game.loss.quadratic else set(MOVING)
+    return sorted(names & ({"gamma", *MOVING} - known))
 
 
-def log_ratio(game: Game, flat: Array) -> Array:
-    """log(measured / claimed) of candidates, (B,); HOPELESS where there is none."""
+# ---- the search ----------------------------------------------------------------------------------
+
+
+def log_ratio(game: Game, flat: Array) -> tuple[float, Array]:
+    """log(measured / claimed) of a candidate and its gradient, (n m d + d,); HOPELESS where there is none."""
     rows, start = unpack(game, flat)
+    nothing = HOPELESS, np.zeros_like(flat)
     with np.errstate(all="ignore"):
-        ratio = measure(game, rows, start) / claimed(game, rows, start)
-        good = np.isfinite(ratio) & (ratio > 0)
-        return np.where(good, np.log(np.where(good, ratio, 1.0)), HOPELESS)
+        step = step_of(game, rows, start)
+        if not (math.isfinite(step.value) and step.value > 0):
+            return nothing
+        found = measure(game, rows, start, step.value)
+        bound = claimed(game, rows, start, step.value)
+        if not (0 < found.value < math.inf and 0 < bound.value < math.inf):
+            return nothing
+        by_step = found.step / found.value - bound.step / bound.value
+        by_rows = found.rows / found.value - bound.rows / bound.value + by_step * step.rows
+        by_start = found.start / found.value - bound.start / bound.value + by_step * step.start
+        gradient = _pulled_back(game, flat, by_rows, by_start)
+    if not np.isfinite(gradient).all():
+        return nothing
+    return math.log(found.value / bound.value), gradient
 
 
 def attack(
@@ -267,30 +327,37 @@ def attack(
         starts: how many.
         seed: of the starts (Philox).
         iterations: of L-BFGS, a start.
-        stop: asked before each start but the first; True ends the search (a time limit, say).
+        stop: asked after each iteration; True ends the search (a time limit, say).
     """
     size = game.n_nodes * game.samples * game.dimension + game.dimension
     best: tuple[float, Array] | None = None
+
+    def negative(flat: Array) -> tuple[float, Array]:
+        value, gradient = log_ratio(game, flat)
+        return -value, -gradient
+
+    def halt(_: Array) -> None:
+        if stop():
+            raise StopIteration
+
     for number in range(starts):
         if best is not None and stop():
             break
         generator = np.random.Generator(np.random.Philox(key=[seed, number]))
         begin = generator.standard_normal(size)
-        found = minimize(_negative, begin, args=(game,), jac=True, method="L-BFGS-B",
-                         options={"maxiter": iterations})  # fmt: skip
+        found = minimize(
+            negative,
+            begin,
+            jac=True,
+            method="L-BFGS-B",
+            callback=halt,
+            options={"maxiter": iterations},
+        )
         if best is None or -found.fun > best[0]:
             best = -float(found.fun), np.asarray(found.x)
     assert best is not None
-    rows, start = unpack(game, best[1][None])
-    return Candidate(rows[0], start[0], float(np.exp(best[0])))
-
-
-def _negative(flat: Array, game: Game) -> tuple[float, Array]:
-    shifts = STEP * np.eye(len(flat))
-    batch = np.concatenate([flat[None], flat + shifts, flat - shifts])
-    values = log_ratio(game, batch)
-    plus, minus = values[1 : len(flat) + 1], values[len(flat) + 1 :]
-    return -float(values[0]), -(plus - minus) / (2 * STEP)
+    rows, start = unpack(game, best[1])
+    return Candidate(rows, start, float(np.exp(best[0])))
 
 
 def shapes(

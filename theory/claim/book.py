@@ -25,7 +25,7 @@ class Entry:
         claim: the formula.
         direction: "upper" (metric <= claim) or "lower" (for every step size some x* with metric >= claim).
         metric, family, gradient: as of :class:`theory.claim.claim.Claim`.
-        local_steps, rounds, step_sizes: the grid; step sizes in units of 1/L.
+        local_steps, rounds, step_sizes: the grid; step sizes in units of 1/L, numbers or formulas.
         kappas: L/mu of a lower claim's family.
         came_out: the verdict, kept under test.
     """
@@ -42,7 +42,7 @@ class Entry:
     gradient: str = "full"
     local_steps: tuple[int, ...] = (1, 2, 3)
     rounds: tuple[int, ...] = (1, 2)
-    step_sizes: tuple[float, ...] = (1.0,)
+    step_sizes: tuple[float | str, ...] = (1.0,)
     kappas: tuple[float, ...] = ()
 
 

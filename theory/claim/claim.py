@@ -86,7 +86,7 @@ class Claim:
     @property
     def homogeneous(self) -> bool:
         """Whether the formula scales as the metric does, so that L = D = 1 stands for all L and D."""
-        if self.formula is None or self.metric == "gradient":
+        if self.formula is None:
             return False
         a, b = sp.symbols("a b", positive=True)
         symbol = {name: sp.Symbol(name, positive=True) for name in ("L", "D", "eta", "mu", "f0")}
@@ -100,7 +100,7 @@ class Claim:
             },
             simultaneous=True,
         )
-        factor = b if self.metric == "distance" else a * b
+        factor = {"distance": b, "gradient": a**2 * b}.get(self.metric, a * b)
         return bool(sp.simplify(scaled / self.formula.symbolic - factor) == 0)
 
 
@@ -137,7 +137,10 @@ def from_theorem(theorem: Theorem, gradient: str) -> Claim:
 
 
 def evaluate(formula: Expression, problem: Problem, setting: Setting) -> float:
-    """The formula on a problem; NaN where a constant that it names does not exist."""
+    """The formula on a problem; NaN where a constant that it names does not exist.
+
+    A formula for the step size names no eta, so the setting's own does not enter it.
+    """
     constants: dict[str, Callable[[], float]] = {
         "L": lambda: problem.smoothness,
         "D": lambda: problem.initial_distance,
@@ -219,11 +222,12 @@ def _by_hand(claim: Claim, problem: Simulated, setting: Setting) -> float:
         return float(np.mean(problem.node_losses(models)))
 
     models = np.array(_at_every_node(problem))
-    sync, local, means = [], [], []
+    sync, local, means, slopes = [], [], [], []
     for t in range(setting.iterations):
         if t % setting.local_steps == 0:
             models[:] = models.mean(axis=0)
             sync.append(overall(models[0]))
+            slopes.append(float((problem.node_gradients(models).mean(axis=0) ** 2).sum()))
         local.append(float(np.mean(problem.node_losses(models))))
         means.append(overall(models.mean(axis=0)))
         models = models - setting.step_size * problem.node_gradients(models)
@@ -236,8 +240,9 @@ def _by_hand(claim: Claim, problem: Simulated, setting: Setting) -> float:
         "average_local": float(np.mean(local)),
         "average_global": float(np.mean(means)),
         "distance": math.nan if solution is None else float(((last - solution) ** 2).sum()),
+        "gradient": float(np.mean(slopes)),
     }
-    return values.get(claim.metric, math.nan)
+    return values[claim.metric]
 
 
 def _near(exact: float, samples: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theory.claim.search import Refutation
 from theory.problems.explicit import ExplicitProblem
-from theory.problems.losses import SQUARED
+from theory.problems.losses import LOSSES, SQUARED
 from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.support.files import write_atomically
@@ -64,8 +64,11 @@ def python_lines(found: Refutation, path: Path) -> str:
         name = problem.name if isinstance(problem, ExplicitProblem) else type(problem).__name__
         body = [f"# {found.source}: see theory.theorems for the maker of {name}"]
     kind = "stochastic" if "seeds" in found.measured.how else "full"
+    step = (
+        f"{found.step_size!r}" if cell.number is None else f"{cell.number!r} / problem.smoothness"
+    )
     run = [
-        f"run = run_local_sgd(problem, step_size={cell.step_factor!r} / problem.smoothness,"
+        f"run = run_local_sgd(problem, step_size={step},"
         f" local_steps={cell.local_steps}, rounds={cell.rounds}, gradient={kind!r})",
     ]
     return "\n".join([*head, *body, *run])
@@ -85,11 +88,13 @@ def _margin_lines(problem: MarginProblem, path: Path) -> list[str]:
         targets = f"*(data[f'b{{i}}'] for i in range({n}))"
         start = 'data["start"]'
     loss = ""
-    if problem.loss is not SQUARED:
-        lines.append(
-            f"from theory.claim.adversary import HUBER_LOSS, library_loss  # {problem.loss.name}"
-        )
-        loss = ", library_loss(HUBER_LOSS)" if problem.loss.name == "huber" else ""
+    name = problem.loss.name
+    if problem.loss in LOSSES[1:]:
+        lines.append("from theory.problems.losses import LOSSES")
+        loss = f", {{loss.name: loss for loss in LOSSES}}[{name!r}]"
+    elif problem.loss is not SQUARED:
+        lines.append("from theory.claim.adversary import LOSSES, library_loss")
+        loss = f", library_loss(LOSSES[{name!r}])"
     return [*lines, f"problem = MarginProblem([{nodes}], [{targets}]{loss}, start={start})"]
 
 

@@ -73,6 +73,27 @@ class Expression:
         symbols = [sp.Symbol(name, positive=True) for name in self.names]
         return cast("Callable[..., Any]", sp.lambdify(symbols, self.symbolic, "numpy"))
 
+    @cached_property
+    def _slopes(self) -> dict[str, Callable[..., Any]]:
+        symbols = [sp.Symbol(name, positive=True) for name in self.names]
+        return {
+            symbol.name: sp.lambdify(symbols, sp.diff(self.symbolic, symbol), "numpy")
+            for symbol in symbols
+        }
+
+    def partials(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The derivative in each of :attr:`names`; at a tie of min or max the mean of both sides'.
+
+        Args:
+            values: a number for each name.
+        """
+        numbers = [float(values[name]) for name in self.names]
+        with np.errstate(all="ignore"):
+            return {
+                name: float(slope(*map(np.float64, numbers)))
+                for name, slope in self._slopes.items()
+            }
+
     def __call__(self, values: Mapping[str, float | Array]) -> Array:
         """The value, elementwise; NaN or infinite where it is not defined (a division by zero).
 

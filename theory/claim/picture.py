@@ -27,7 +27,7 @@ POINTS = 120
 
 def draw(claim: Claim, found: Refutation, path: Path) -> None:
     """Write the picture as a PNG; raises `UserError` when it can't be written."""
-    setting = found.cell.setting(claim, found.problem.smoothness)
+    setting = found.cell.setting(claim, found.problem)
     models, means = trajectories(found.problem, setting.step_size, found.cell)
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
@@ -104,7 +104,7 @@ def _against_claim(ax: Axes, claim: Claim, found: Refutation) -> None:
         cell = Cell(
             local_steps=found.cell.local_steps, rounds=int(r), step_factor=found.cell.step_factor
         )
-        setting = cell.setting(claim, found.problem.smoothness)
+        setting = cell.setting(claim, found.problem)
         value = measure(claim, found.problem, setting)
         measured.append(np.nan if value is None else value.value)
         claimed.append(_claimed(claim, found, cell))
@@ -121,4 +121,4 @@ def _against_claim(ax: Axes, claim: Claim, found: Refutation) -> None:
 def _claimed(claim: Claim, found: Refutation, cell: Cell) -> float:
     if isinstance(found.problem, ExtremalProblem):
         return claimed_over_class(claim, cell, 0.0, found.problem.n_nodes)
-    return claim.bound(found.problem, cell.setting(claim, found.problem.smoothness))
+    return claim.bound(found.problem, cell.setting(claim, found.problem))

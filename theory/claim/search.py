@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from theory.claim import adversary
-from theory.claim.claim import ROUNDING, Claim, Measurement, measure
+from theory.claim.claim import ROUNDING, Claim, Measurement, evaluate, measure
+from theory.claim.expression import Expression
 from theory.problems import generators
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
@@ -21,14 +23,15 @@ from theory.theorems import (
     instance_1,
     instance_2,
     instance_3,
+    instance_4,
     instance_5,
     instance_6,
 )
 from theory.theorems.base import Instance
 from theory.worst_case import cells as cells_of_class
+from theory.worst_case.constraints import SolverError
 from theory.worst_case.extremal import ExtremalProblem, attained
 from theory.worst_case.reduction import WorstCase, worst_case
-from theory.worst_case.sdp import SolverError
 
 #: Metrics whose exact worst cases are known how to compute.
 SOLVABLE = ("last", "best", "average_sync", "average_local", "distance")
@@ -40,23 +43,35 @@ ACCURACY = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One point of the grid: K, R, eta L."""
+    """One point of the grid: K, R, eta L; or a formula for eta L in the constants of a problem."""
 
     local_steps: int
     rounds: int
-    step_factor: float
+    step_factor: float | Expression
 
     def __str__(self) -> str:
-        return f"K = {self.local_steps}, R = {self.rounds}, eta = {self.step_factor:g}/L"
+        step = self.step_factor
+        shown = f"({step.text})" if isinstance(step, Expression) else f"{step:g}"
+        return f"K = {self.local_steps}, R = {self.rounds}, eta = {shown}/L"
 
-    def setting(self, claim: Claim, smoothness: float) -> Setting:
-        """The cell on a problem of that L."""
-        return Setting(
-            step_size=self.step_factor / smoothness,
+    @property
+    def number(self) -> float | None:
+        """eta L where it is one number for all problems."""
+        return None if isinstance(self.step_factor, Expression) else self.step_factor
+
+    def setting(self, claim: Claim, problem: Problem | ExtremalProblem) -> Setting:
+        """The cell on a problem: eta is the factor over its L."""
+        setting = Setting(
+            step_size=1.0,
             local_steps=self.local_steps,
             rounds=self.rounds,
             gradient=claim.gradient,
         )
+        factor = self.step_factor
+        if isinstance(factor, Expression):
+            assert not isinstance(problem, ExtremalProblem)
+            factor = evaluate(factor, problem, setting)
+        return replace(setting, step_size=factor / problem.smoothness)
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class Refutation:
         cell: K, R, eta L.
         problem: explicit.
         source: what it is, in words.
+        step_size: eta on it.
         claimed: the claim's right-hand side on it.
         measured: the left-hand side, by two routes.
     """
@@ -76,6 +92,7 @@ class Refutation:
     cell: Cell
     problem: Problem | ExtremalProblem
     source: str
+    step_size: float
     claimed: float
     measured: Measurement
 
@@ -119,7 +136,7 @@ Tick = Callable[[float], None]
 def small_first(cells: Sequence[Cell]) -> list[Cell]:
     """By T, then K, so that the first refutation is the smallest of the grid."""
     return sorted(
-        cells, key=lambda c: (c.local_steps * c.rounds, c.local_steps, abs(c.step_factor - 1))
+        cells, key=lambda c: (c.local_steps * c.rounds, c.local_steps, abs((c.number or 0.0) - 1))
     )
 
 
@@ -127,8 +144,9 @@ def _judged(
     report: Report, claim: Claim, cell: Cell, problem: Problem, source: str
 ) -> Refutation | None:
     """Measure one problem; a refutation is measured by a second route before it counts."""
-    setting = cell.setting(claim, problem.smoothness)
-    if not claim.speaks_of(problem, setting):
+    setting = cell.setting(claim, problem)
+    # Where rho is infinite or c is 0 a formula for the step size may have no value.
+    if not 0 < setting.step_size < math.inf or not claim.speaks_of(problem, setting):
         return None
     claimed = claim.bound(problem, setting)
     if not math.isfinite(claimed):
@@ -148,14 +166,15 @@ def _judged(
     if again is None or not again.agree:
         report.left_out.append(f"{source}, {cell}: above the claim, but the two routes disagree")
         return None
-    return Refutation(report.search, cell, problem, source, claimed, again)
+    return Refutation(report.search, cell, problem, source, setting.step_size, claimed, again)
 
 
 # ---- 1. known instances and random problems ------------------------------------------------------
 
 
 def _instances(cell: Cell) -> Iterator[tuple[str, Instance]]:
-    k, rounds, factor = cell.local_steps, cell.rounds, cell.step_factor
+    k, rounds = cell.local_steps, cell.rounds
+    factor = 1.0 if cell.number is None else cell.number
     yield "I0", instance_0("T2", rounds, k)
     if factor <= 1:
         yield "I1", instance_1(rounds, k, step_factor=factor)
@@ -164,6 +183,8 @@ def _instances(cell: Cell) -> Iterator[tuple[str, Instance]]:
             yield f"I5, c = {c:g}", instance_5(rounds, k, similarity=c, step_factor=factor)
     yield "I2", instance_2(rounds, k)
     yield "I3", instance_3(rounds, 4, k)
+    if 2 * k * rounds + 1 >= 10 * k:
+        yield "I4", instance_4(rounds, k)
     yield "I6", instance_6(rounds, k, step_factor=factor)
 
 
@@ -175,7 +196,8 @@ def known_problems(cell: Cell, seed: int) -> Iterator[tuple[str, Problem]]:
         generators.least_squares,
         generators.realizable_logistic,
         generators.separable_logistic,
-        generators.sigmoid_regression,
+        # Without convexity rho is known for independent samples only: no more of them than dimensions.
+        partial(generators.sigmoid_regression, samples_per_node=8),
     )
     for maker in makers:
         for heterogeneity in ("identical", "iid", "sorted"):
@@ -205,12 +227,14 @@ def search_known(
 # ---- 2. exact worst cases ------------------------------------------------------------------------
 
 
-def unsolvable(claim: Claim) -> str:
+def unsolvable(claim: Claim, cells: Sequence[Cell]) -> str:
     """Why the exact worst cases say nothing about a claim; empty where they do."""
     if claim.formula is None:
         return "the claim is a theorem, not a formula"
     if claim.gradient != "full":
         return "exact worst cases are of full gradients"
+    if any(cell.number is None for cell in cells):
+        return "the step size is a formula in a problem's constants"
     if claim.family not in ("convex", "growth") or claim.metric not in SOLVABLE:
         return f"no exact worst cases of the metric {claim.metric} over the class {claim.family}"
     missing = [name for name in claim.formula.names if name not in SOLVED_NAMES]
@@ -219,11 +243,11 @@ def unsolvable(claim: Claim) -> str:
 
 def claimed_over_class(claim: Claim, cell: Cell, growth: float, n_nodes: int) -> float:
     """The formula at L = D = 1."""
-    assert claim.formula is not None
+    assert claim.formula is not None and cell.number is not None
     numbers = {
         "L": 1.0, "D": 1.0, "mu": growth, "n": n_nodes, "m": n_nodes, "beta": 1.0,
         "K": cell.local_steps, "R": cell.rounds, "T": cell.local_steps * cell.rounds,
-        "eta": cell.step_factor,
+        "eta": cell.number,
     }  # fmt: skip
     return float(claim.formula({name: numbers[name] for name in claim.formula.names}))
 
@@ -234,7 +258,7 @@ def search_solved(
 ) -> Report:  # fmt: skip
     """The exact worst case of every cell, L = D = 1; a cell below the claim is certified."""
     report = Report("exact worst cases")
-    reason = unsolvable(claim)
+    reason = unsolvable(claim, cells)
     if reason:
         report.left_out.append(reason)
         return report
@@ -244,10 +268,11 @@ def search_solved(
         if left <= 0:
             report.left_out.append(f"the time ran out at {cell}")
             break
+        assert cell.number is not None
         to_solve = cells_of_class.Cell(
             local_steps=cell.local_steps,
             rounds=cell.rounds,
-            step_size=cell.step_factor,
+            step_size=cell.number,
             metric=claim.metric,
             growth=mu,
         )
@@ -267,22 +292,22 @@ def search_solved(
         if solved.certified <= claimed * (1 + ROUNDING):
             report.certified.append(cell)
         elif solved.value > claimed * (1 + ROUNDING) + ACCURACY:
-            report.refutation = _explicit(claim, cell, solved, claimed, n_nodes)
+            report.refutation = _explicit(cell, solved, claimed, n_nodes)
             break
         else:
             report.left_out.append(f"{cell}: the worst case equals the claim to {ACCURACY:g}")
     return report
 
 
-def _explicit(
-    claim: Claim, cell: Cell, solved: WorstCase, claimed: float, n_nodes: int
-) -> Refutation | None:
+def _explicit(cell: Cell, solved: WorstCase, claimed: float, n_nodes: int) -> Refutation | None:
     simulated, problem = attained(solved, n_nodes)
     measured = Measurement(simulated, solved.value, "engine numpy; the semidefinite program")
     if not abs(simulated - solved.value) <= ACCURACY or simulated <= claimed:
         return None
     source = f"the worst problem of the class, {problem.dimension} dimensions"
-    return Refutation("exact worst cases", cell, problem, source, claimed, measured)
+    return Refutation(
+        "exact worst cases", cell, problem, source, solved.cell.step_size, claimed, measured
+    )
 
 
 # ---- 3. the adversary ----------------------------------------------------------------------------
@@ -297,15 +322,11 @@ def search_adversary(
     if claim.formula is None:
         report.left_out.append("the claim is a theorem, not a formula")
         return report
-    missing = adversary.unknown_constants(claim.formula)
-    if missing or claim.metric == "gradient" or claim.family == "non-convex":
-        what = ", ".join(missing) or f"{claim.metric} over the class {claim.family}"
-        report.left_out.append(f"it has no closed form for {what}")
-        return report
-    losses = [adversary.SQUARED] + [adversary.HUBER_LOSS] * (claim.gradient == "full")
+    # Nearly parallel samples have a large rho, equal ones, or one alone, have 1: no slope leads there.
+    shapes = adversary.shapes((1, 2) if claim.family == "non-convex" else (2, 3))
     for cell in small_first(cells):
-        for n, m, d in adversary.shapes():
-            for loss in losses:
+        for n, m, d in shapes:
+            for loss in _losses(claim):
                 if time.monotonic() > deadline:
                     report.left_out.append(f"the time ran out at {cell}")
                     return report
@@ -314,6 +335,14 @@ def search_adversary(
                     local_steps=cell.local_steps, rounds=cell.rounds, step_factor=cell.step_factor,
                     n_nodes=n, samples=m, dimension=d, loss=loss,
                 )  # fmt: skip
+                missing = adversary.unknown_constants(game)
+                if missing:
+                    reason = (
+                        f"it has no closed form for {', '.join(missing)} of the {loss.name} loss"
+                    )
+                    if reason not in report.left_out:
+                        report.left_out.append(reason)
+                    continue
                 found = adversary.attack(
                     game, starts=starts, seed=seed, stop=lambda: time.monotonic() > deadline
                 )
@@ -325,8 +354,18 @@ def search_adversary(
                     report.refutation = _judged(report, claim, cell, problem, source)
                     if report.refutation is not None:
                         return report
-            tick(1.0 / len(adversary.shapes()))
+            tick(1.0 / len(shapes))
     return report
+
+
+def _losses(claim: Claim) -> list[adversary.Loss]:
+    """Those whose problems belong to the class, and whose expectations are exact."""
+    losses = [adversary.SQUARED]
+    if claim.gradient == "full":
+        losses.append(adversary.HUBER_LOSS)
+        if claim.family == "non-convex":
+            losses.append(adversary.SIGMOID_LOSS)
+    return losses
 
 
 def margin_problem(found: adversary.Candidate, loss: adversary.Loss) -> MarginProblem:
