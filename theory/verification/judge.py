@@ -210,9 +210,12 @@ class Judge:
     ) -> Check:
         """A linear rate is compared by logarithms, which do not underflow."""
         start = math.log(theorem.bound(self.claimed, self.setting, 0))
-        if math.isfinite(log_measured) and log_bound > -math.inf:
+        if log_bound > -math.inf or log_measured == -math.inf:
             holds = log_measured <= log_bound + ROUNDING
             check = replace(check, verdict=HOLDS if holds else FAILED, why="")
+        elif check.measured < UNDERFLOW:
+            why = "the bound is 0 to rounding, and what is measured is rounding"
+            check = replace(check, verdict=UNDECIDED, why=why)
         return replace(check, **rates(log_measured - start, log_bound - start, self.setting))
 
     def _judge_paths(self, theorem: Theorem, paths: _Paths) -> Check:
