@@ -174,6 +174,19 @@ def test_a_start_at_the_solution_is_no_failure() -> None:
     assert any("starts at x*" in c.why for c in checks)
 
 
+@pytest.mark.parametrize("gradient", ["stochastic", "full"])
+def test_exact_rates_are_decided_beyond_double_precision_within_one_round(gradient: str) -> None:
+    problem = least_squares(n_nodes=2, samples_per_node=30, dimension=64, rank=2)
+    run: dict[str, Any] = {"local_steps": 5000, "rounds": 2, "gradient": gradient}
+    check = verify(T4, problem, **run)
+    assert check.measured == check.bound == 0.0
+    assert check.verdict == HOLDS and 0 < check.rate < check.rate_bound < 1
+    # And twice the rate of a tight instance fails.
+    bold = replace(T4, bound=lambda p, s, t: T4.bound(p, s, 2 * t))
+    failed = verify(bold, instance_3(1).problem, local_steps=5000, rounds=2)
+    assert failed.measured == failed.bound == 0.0 and failed.verdict == FAILED
+
+
 # ---- and it can fail -----------------------------------------------------------------------------
 
 # For T0, T0', T1, T2, T3, T4, T4', T5, T5', T6, L2, T7, T8a, T8b, T8b', T8c: H holds, F FAILED, U undecided,

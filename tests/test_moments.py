@@ -156,6 +156,38 @@ def test_a_linear_rate_keeps_its_digits_below_the_end_of_double_precision(local_
     np.testing.assert_allclose(np.log(moments.history["distance"][:2]), expected[:2], rtol=1e-12)
 
 
+@pytest.mark.parametrize("gradient", ["stochastic", "full"])
+def test_a_linear_rate_keeps_its_digits_below_it_within_one_round(gradient: str) -> None:
+    # A round of 4,500 steps is as many rounds of one step where there is one node.
+    problem = least_squares(n_nodes=1, samples_per_node=40, dimension=64, rank=4)
+    eta = 1 / problem.smoothness
+    once = exact_moments(
+        problem, step_size=eta, local_steps=4500, rounds=1, gradient=gradient, record=[4499, 4500]
+    )
+    often = exact_moments(
+        problem, step_size=eta, local_steps=1, rounds=4500, gradient=gradient, record=[4499, 4500]
+    )
+    assert often.log_distance[-1] < -1000
+    np.testing.assert_allclose(once.log_distance, often.log_distance, rtol=1e-11)
+
+
+def test_pairs_of_nodes_keep_their_digits_below_it_within_one_round() -> None:
+    # Full gradients on two nodes: the mean of two powers, each by logarithms.
+    problem = least_squares(n_nodes=2, samples_per_node=40, dimension=64, rank=4)
+    eta, k = 1 / problem.smoothness, 4000
+    moments = exact_moments(problem, step_size=eta, local_steps=k, rounds=1, gradient="full")
+    z = -(problem.coordinates.T @ problem.solution_coefficients)
+    total = np.zeros(problem.rank)
+    values, vectors = np.linalg.eigh(problem.hessians)
+    scale = k * np.log(np.abs(1 - eta * values).max())
+    for w, v in zip(values, vectors, strict=True):
+        factors = np.exp(k * np.log(np.abs(1 - eta * w)) - scale)
+        total += v @ (factors * (v.T @ z)) / 2
+    assert 2 * scale < -800
+    expected = np.log(total @ total) + 2 * scale
+    np.testing.assert_allclose(moments.log_distance[-1], expected, rtol=1e-11)
+
+
 def enumerate_sampled_rounds(
     problem: MarginProblem, eta: float, local_steps: int, rounds: int, clients: int, beta: float
 ) -> dict[str, np.ndarray]:

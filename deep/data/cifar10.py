@@ -31,6 +31,8 @@ ARCHIVE = "cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 _OFFICIAL = "CIFAR-10, official archive"
 _RECORD = 1 + 3 * 32 * 32
+#: Images of the training and the test set together.
+_MOST_RECORDS = 60_000
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
 #: How bytes become numbers, see `Images.normalisation`.
 PIXELS = ("centred", "standardised")
@@ -211,25 +213,47 @@ def _read_archive(path: Path, name: str, md5: str, pattern: str) -> Images:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         raise UserError(f"{path} has MD5 {found}, expected {md5}: delete it and download it again")
-    records = []
     try:
-        with tarfile.open(path) as archive:
-            members = [m for m in archive.getmembers() if Path(m.name).match(pattern)]
-            for member in sorted(members, key=lambda m: m.name):
-                content = archive.extractfile(member)
-                if content is None:
-                    raise ValueError(f"{member.name} is not a file")
-                records.append(np.frombuffer(content.read(), np.uint8).reshape(-1, _RECORD))
+        records = _records(path, pattern)
     except (tarfile.TarError, ValueError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not the CIFAR-10 binary archive: {error}") from error
-    if not records:
-        raise UserError(f"{path} is not the CIFAR-10 binary archive: no {pattern} in it")
     table = np.concatenate(records)
     return Images(
         np.ascontiguousarray(table[:, 1:]).reshape(-1, 3, 32, 32),
         table[:, 0].astype(np.int64),
         name,
     )
+
+
+def _records(path: Path, pattern: str) -> list[np.ndarray]:
+    """uint8 [m, 3073] of every file called ``pattern`` in an archive, in the order of their names.
+
+    Sizes are taken from the headers, so that nothing large is unpacked. Raises ValueError for files
+    that are no records of CIFAR-10.
+    """
+    found: dict[str, np.ndarray] = {}
+    count = 0
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if not Path(member.name).match(pattern):
+                continue
+            # A link may lead anywhere, also to itself.
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None:
+                raise ValueError(f"{member.name} is not a file")
+            count += member.size // _RECORD
+            if member.size % _RECORD or count > _MOST_RECORDS:
+                raise ValueError(
+                    f"{member.name} has {member.size} bytes, allowed: records of {_RECORD} bytes, "
+                    f"{_MOST_RECORDS} in all"
+                )
+            table = np.frombuffer(content.read(), np.uint8).reshape(-1, _RECORD)
+            if len(table) and table[:, 0].max() > 9:
+                raise ValueError(f"{member.name} has a label {table[:, 0].max()}, allowed: 0 to 9")
+            found[member.name] = table
+    if not count:
+        raise ValueError(f"no {pattern} in it")
+    return [found[name] for name in sorted(found)]
 
 
 def _class_folders(folder: Path) -> list[Path]:

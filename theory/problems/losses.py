@@ -183,13 +183,13 @@ SIGMOID_REGRESSION = MarginLoss(
 )
 LOSSES = (SQUARED, SOFT_LOGISTIC, HARD_LOGISTIC, SIGMOID_REGRESSION)
 
-# Distances from a target at which a loss is tested, and the share of them that a difference spans.
-_REACH = np.concatenate([-np.geomspace(1e-3, 30.0, 40)[::-1], [0.0], np.geomspace(1e-3, 30.0, 40)])
-_SPAN = 1e-3
+# Least and, at least, largest distance from a target at which a loss is tested, and the share of them that
+# a difference spans.
+_NEAR, _REACH, _SPAN = 1e-3, 30.0, 1e-3
 _MOST_TARGETS = 32
 
 
-def check_loss(loss: MarginLoss, targets: Array) -> None:
+def check_loss(loss: MarginLoss, targets: Array, reach: float = 0.0) -> None:
     """Test a loss of one's own against what it says of itself, around some of its targets.
 
     Every test is an inequality that a true loss cannot miss by more than rounding: with slopes that
@@ -199,6 +199,7 @@ def check_loss(loss: MarginLoss, targets: Array) -> None:
     Args:
         loss: what to test.
         targets: its targets, (N,); at most 32 of them, spread over their range, are used.
+        reach: largest distance of a margin from its target that matters; 30 is tested in any case.
 
     Raises:
         UserError: names the loss, what is wrong and where: a shape, a value that is not finite or below
@@ -210,8 +211,10 @@ def check_loss(loss: MarginLoss, targets: Array) -> None:
     if len(chosen) > _MOST_TARGETS:
         chosen = chosen[np.linspace(0, len(chosen) - 1, _MOST_TARGETS).round().astype(int)]
     t = chosen[:, None]
-    low = t + _REACH
-    high = low + _SPAN * np.maximum(np.abs(_REACH), 1.0)
+    out = np.geomspace(_NEAR, max(_REACH, reach), 40)
+    away = np.concatenate([-out[::-1], [0.0], out])
+    low = t + away
+    high = low + _SPAN * np.maximum(np.abs(away), 1.0)
     values = [_at(loss, "value", z, t) for z in (low, high)]
     slopes = [_at(loss, "derivative", z, t) for z in (low, 0.5 * (low + high), high)]
     span, scale = high - low, 1.0 + np.abs(low) + np.abs(t)

@@ -67,13 +67,14 @@ class MarginProblem:
         self.features: Array = np.ascontiguousarray(stacked(features), dtype=np.float64)
         self.targets: Array = np.concatenate([np.ravel(t) for t in targets]).astype(np.float64)
         check_values(self.features, self.targets, hard=loss is HARD_LOGISTIC)
-        if loss not in LOSSES:
-            check_loss(loss, self.targets)
         self.start: Array = np.zeros(self.dimension) if start is None else np.asarray(start, float)
         if self.start.shape != (self.dimension,) or not np.isfinite(self.start).all():
             raise UserError(
                 f"start has shape {self.start.shape}, allowed: ({self.dimension},), finite numbers"
             )
+        if loss not in LOSSES:
+            # By Lemma 1 no margin gets farther from its target than twice the first ones, about.
+            check_loss(loss, self.targets, 2.0 * float(np.abs(self._start_residual).max()))
         self._declared_smoothness = smoothness
         if smoothness is not None and not smoothness >= self.data_smoothness * (1 - 1e-12):
             raise UserError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.problems.consistency import check_problem
 from theory.simulation import arguments
 from theory.simulation.arguments import log_grid as log_grid
 from theory.simulation.compiled_engines import ENGINES
@@ -304,6 +305,7 @@ def _check_run(
     averaging: bool,
     record_rounds: bool,
 ) -> None:
+    check_problem(problem)
     check_variant(variant, problem.n_nodes)
     if engine != "auto" and engine not in ENGINES:
         raise UserError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")

@@ -28,7 +28,7 @@ from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
 from theory.simulation import arguments
 from theory.simulation.outer_steps import NUMBER, checked_rule
-from theory.support import memory
+from theory.simulation.quadratic import Quadratic
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -54,7 +54,7 @@ class ExactMoments:
             the model that it meets, so the expectation of its loss is that of the node's.
         best_sync_loss: min over the rounds begun before t of E f(xbar_r); NaN at t = 0.
         log_distance: logarithm of the expected "distance", with its digits where that has left the
-            range of double precision (unless it does so within one round); -inf where it is 0.
+            range of double precision; -inf where it is 0.
     """
 
     iterations: NDArray[np.int64]
@@ -149,7 +149,7 @@ def exact_grid(
     # Settings that end together are advanced together.
     cells.sort(key=lambda cell: schedules[cell[1]][0])
     size = max(1, CHUNK_NUMBERS // max(1, n * problem.rank**2))
-    basis = _Basis(problem)
+    basis = Quadratic(problem)
     for begin in range(0, len(cells), size):
         chunk = cells[begin : begin + size]
         settings = [
@@ -175,44 +175,16 @@ class _Setting:
     grid: NDArray[np.int64]
 
 
-class _Basis:
-    """The problem in row-space coordinates; r is its rank, ragged nodes are padded with zero rows."""
-
-    def __init__(self, problem: MarginProblem) -> None:
-        self.n, self.r = problem.n_nodes, problem.rank
-        # Hessians, their eigenvectors and rows; moments, powers and what a step computes in between.
-        memory.require(
-            8.0 * self.n * self.r**2 * 9,
-            f"exact moments of rank {self.r:,} at {self.n:,} nodes",
-            "the nodes or the rank (--nodes), or choose another engine",
-        )
-        self.hessians = problem.hessians
-        self.mean_hessian = self.hessians.mean(axis=0)
-        self.curvatures, self.directions = np.linalg.eigh(self.hessians)
-        self.rows = np.zeros((self.n, int(problem.node_sizes.max()), self.r))
-        for i in range(self.n):
-            self.rows[i, : problem.node_sizes[i]] = problem.coordinates[problem.node_slice(i)]
-        self.sizes = problem.node_sizes[:, None, None].astype(float)
-        # z_0 in row-space coordinates: C' alpha for x_0 - x* = -A' alpha.
-        self.start = -(problem.coordinates.T @ problem.solution_coefficients)
-
-    def powers(self, etas: Array, k: NDArray[np.int64]) -> Array:
-        """P_i^k for each setting's eta and k, (C,) each: (C, n, r, r)."""
-        factors = (1.0 - etas[:, None, None] * self.curvatures) ** k[:, None, None]
-        turned = self.directions * factors[:, :, None, :]
-        return np.asarray(turned @ np.swapaxes(self.directions, 1, 2))
-
-
 class _Walk:
     """Several settings in step, each with the moments of all nodes' errors through round after round.
 
-    ``moment[c]`` is E zz' at the start of setting c's round, ``own[c, i]`` E z_i z_i' now, both divided
-    by e^log_scale[c], so that a linear rate does not underflow.
+    ``moment[c]`` is E zz' at the start of setting c's round divided by e^log_scale[c], and ``own[c, i]``
+    E z_i z_i' now divided by e^own_scale[c], so that a linear rate does not underflow.
     """
 
     def __init__(
         self,
-        basis: _Basis,
+        basis: Quadratic,
         settings: list[_Setting],
         batch: float,
         participants: int,
@@ -228,10 +200,10 @@ class _Walk:
         self.local_steps = np.array([s.local_steps for s in settings])
         self.lasts = np.array([s.last for s in settings])
         count = len(settings)
-        self.log_scale = np.zeros(count)
+        self.log_scale, self.own_scale = np.zeros(count), np.zeros(count)
         self.moment: Array = np.tile(np.outer(basis.start, basis.start), (count, 1, 1))
         self.own: Array = np.tile(self.moment[:, None], (1, basis.n, 1, 1))
-        self.round_powers = basis.powers(self.etas, self.local_steps)
+        self.round_powers, self.round_scale = basis.powers(self.etas, self.local_steps)
 
     def run(self, averages: Sequence[str]) -> list[ExactMoments]:
         """All iterations of all settings."""
@@ -253,17 +225,18 @@ class _Walk:
                     self._average(at_round)
                 wanted = marked.get(t, [])
                 needed = alive if self.every_mean else np.union1d(at_round, wanted).astype(int)
-                means = self._mean_moments(needed, t)
-                losses = self._global_loss(needed, means)
+                means, scales = self._mean_moments(needed, t)
+                losses = self._global_loss(means, scales)
                 for c in wanted:
-                    row = self._metrics(c, means[np.searchsorted(needed, c)])
+                    at = np.searchsorted(needed, c)
+                    row = self._metrics(c, means[at], float(scales[at]))
                     rows[c][t] = row | self._means(sums, lowest, c, t)
                 sums["local_loss"][alive] += self._local_loss(alive)
                 sums["global_loss"][needed] += losses
                 if len(at_round):
                     inside = np.searchsorted(needed, at_round)
                     sums["sync_loss"][at_round] += losses[inside]
-                    sums["sync_gradient"][at_round] += self._gradient(at_round, means[inside])
+                    sums["sync_gradient"][at_round] += self._gradient(means[inside], scales[inside])
                     lowest[at_round] = np.fmin(lowest[at_round], losses[inside])
                 self._step(int(np.searchsorted(self.lasts, t + 1)))
         return [self._result(rows[c], averages) for c in range(count)]
@@ -310,74 +283,85 @@ class _Walk:
             half += np.swapaxes(weighted, 2, 3) @ b.rows
         np.add(half, np.swapaxes(half, 2, 3), out=m)
 
-    def _mean_moment(self, cells: Cells, powers: Array) -> Array:
-        """E zbar zbar' over the participants, (C, r, r); ``powers`` are the P_i^k."""
+    def _mean_moment(self, cells: Cells, powers: Array, logs: Array) -> tuple[Array, Array]:
+        """(E zbar zbar' over the participants, log of its scale); ``powers`` are the P_i^k, and theirs."""
         moment = self.moment[cells]
         total = powers.sum(axis=1)
         # Two matrix products, and a sum over nodes of P M P', stand in for all pairs of nodes.
         each = (powers @ moment[:, None] @ np.swapaxes(powers, 2, 3)).sum(axis=1)
         across = total @ moment @ np.swapaxes(total, 1, 2) - each
-        return np.asarray(self.same * self.own[cells].sum(axis=1) + self.pairs * across)
+        scale = np.maximum(self.own_scale[cells], self.log_scale[cells] + 2 * logs)
+        same = self.same * np.exp(self.own_scale[cells] - scale)
+        pairs = self.pairs * np.exp(self.log_scale[cells] + 2 * logs - scale)
+        own = self.own[cells].sum(axis=1)
+        return same[:, None, None] * own + pairs[:, None, None] * across, scale
 
     def _average(self, cells: Cells) -> None:
         """End a round of these settings."""
         if not len(cells):
             return
-        powers = self.round_powers[cells]
-        mean = self._mean_moment(cells, powers)
+        powers, logs = self.round_powers[cells], self.round_scale[cells]
+        mean, scale = self._mean_moment(cells, powers, logs)
         if self.beta != 1.0:
+            before = self.log_scale[cells]
             cross = powers.mean(axis=1) @ self.moment[cells]
-            cross = cross + np.swapaxes(cross, 1, 2)
+            cross = (cross + np.swapaxes(cross, 1, 2)) * np.exp(logs)[:, None, None]
+            mean *= np.exp(scale - before)[:, None, None]
             stay = 1.0 - self.beta
             mean = stay**2 * self.moment[cells] + self.beta * stay * cross + self.beta**2 * mean
+            scale = before
         sizes = np.trace(mean, axis1=1, axis2=2)
         small = (sizes > 0) & (sizes < RESCALE_BELOW)
         divisor = np.where(small, sizes, 1.0)
-        self.log_scale[cells] += np.log(divisor)
+        self.log_scale[cells] = self.own_scale[cells] = scale + np.log(divisor)
         self.moment[cells] = mean / divisor[:, None, None]
         self.own[cells] = self.moment[cells][:, None]
 
-    def _mean_moments(self, cells: Cells, t: int) -> Array:
-        """E zbar zbar' at t, scaled, (C, r, r)."""
+    def _mean_moments(self, cells: Cells, t: int) -> tuple[Array, Array]:
+        """(E zbar zbar' at t, log of its scale), (C, r, r) and (C,)."""
         k = t % self.local_steps[cells]
-        means = self.moment[cells]
+        means, scales = self.moment[cells], self.log_scale[cells]
         inside = np.flatnonzero(k)
         if len(inside):
             among = cells[inside]
             powers = self.basis.powers(self.etas[among], k[inside])
-            means[inside] = self._mean_moment(among, powers)
-        return means
+            means[inside], scales[inside] = self._mean_moment(among, *powers)
+        return means, scales
 
     def _local_loss(self, cells: Cells) -> Array:
-        """E of the mean over nodes of f_i(x_i), (C,)."""
+        """E of the mean over nodes of f_i(x_i), (C,); tiny moments are scaled up on the way."""
         flat = self.own.reshape(len(self.own), -1)
         products = (flat if len(cells) == len(flat) else flat[cells]) @ self.basis.hessians.ravel()
-        return np.asarray(0.5 / self.basis.n * products * np.exp(self.log_scale[cells]))
+        losses = np.asarray(0.5 / self.basis.n * products * np.exp(self.own_scale[cells]))
+        for c in cells[(products > 0) & (products < RESCALE_BELOW)]:
+            size = float(np.trace(self.own[c], axis1=1, axis2=2).sum())
+            self.own[c] /= size
+            self.own_scale[c] += np.log(size)
+        return losses
 
-    def _global_loss(self, cells: Cells, means: Array) -> Array:
+    def _global_loss(self, means: Array, scales: Array) -> Array:
         """E f(xbar), (C,)."""
         products = means.reshape(len(means), self.basis.r**2) @ self.basis.mean_hessian.ravel()
-        return np.asarray(0.5 * products * np.exp(self.log_scale[cells]))
+        return np.asarray(0.5 * products * np.exp(scales))
 
-    def _gradient(self, cells: Cells, means: Array) -> Array:
+    def _gradient(self, means: Array, scales: Array) -> Array:
         """E||grad f(xbar)||^2, (C,)."""
         square = self.basis.mean_hessian @ self.basis.mean_hessian
         products = means.reshape(len(means), self.basis.r**2) @ square.ravel()
-        return np.asarray(products * np.exp(self.log_scale[cells]))
+        return np.asarray(products * np.exp(scales))
 
-    def _metrics(self, c: int, mean: Array) -> dict[str, float]:
-        """All metrics of setting c now."""
-        scale, cells = float(np.exp(self.log_scale[c])), np.array([c])
-        distance = float(np.trace(mean))
-        own = float(np.trace(self.own[c], axis1=1, axis2=2).mean())
+    def _metrics(self, c: int, mean: Array, log_scale: float) -> dict[str, float]:
+        """All metrics of setting c now, whose mean's moment is ``mean`` times e^log_scale."""
+        means, scales = mean[None], np.array([log_scale])
+        trace = float(np.trace(mean))
+        distance = float(np.exp(log_scale)) * trace
+        own = float(np.trace(self.own[c], axis1=1, axis2=2).mean() * np.exp(self.own_scale[c]))
         return {
-            "global_loss": float(self._global_loss(cells, mean[None])[0]),
-            "local_loss": float(self._local_loss(cells)[0]),
-            "distance": scale * distance,
-            "local_distance": scale * own,
-            "gradient": float(self._gradient(cells, mean[None])[0]),
-            "consensus": scale * max(own - distance, 0.0),
-            "log_distance": float(np.log(distance) + self.log_scale[c])
-            if distance > 0
-            else -np.inf,
+            "global_loss": float(self._global_loss(means, scales)[0]),
+            "local_loss": float(self._local_loss(np.array([c]))[0]),
+            "distance": distance,
+            "local_distance": own,
+            "gradient": float(self._gradient(means, scales)[0]),
+            "consensus": max(own - distance, 0.0),
+            "log_distance": float(np.log(trace) + log_scale) if trace > 0 else -np.inf,
         }

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from theory.support import interrupts
 from theory.support.errors import UserError
+from theory.support.loading import users_line
 from theory.support.provenance import version
 from theory.support.streams import forgiving_streams
 
@@ -111,7 +112,8 @@ def run_command(
         interrupted, out_of_memory: what to say of Ctrl-C and of a failed allocation.
 
     Returns:
-        The command's own status, BAD_INPUT after one line on stderr, or INTERRUPTED. A bug raises.
+        The command's own status, BAD_INPUT after one line on stderr (which names the line, where the code
+        of a user's file raised), or INTERRUPTED. A bug raises.
     """
     name = typed(name)
     with forgiving_streams() as (out, _), interrupts.as_keyboard_interrupt():
@@ -145,6 +147,8 @@ def _status(app: typer.Typer, name: str, arguments: list[str] | None, out_of_mem
         if kind in _LOST_WORKER:
             interrupts.stop_workers()
             return _complain("a worker process was killed, as when memory runs out; fewer workers?")
+        if where := users_line(error):
+            return _complain(f"{where}: {kind}: {error}")
         raise
     if status == INTERRUPTED:
         raise KeyboardInterrupt

@@ -53,3 +53,13 @@ def load_module(what: str, path: str) -> Any:
         del sys.modules[name]
         raise UserError(f"{what} file {path!r}: {type(error).__name__}: {error}") from error
     return module
+
+
+def users_line(error: BaseException) -> str:
+    """Where the code of a loaded file raised an error, or "" where none of it was running."""
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(LOADED):
+            where = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return where

@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.protocols import KnowsConstants, Problem
+from theory.simulation.engines import METRICS
+from theory.simulation.local_sgd import AVERAGES
+from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -45,10 +48,19 @@ class Metric:
             :class:`theory.simulation.local_sgd.LocalSGDResult`.
         averaged: a running mean over the iterations (rounds, for the sync ones) before t, in place of
             the value at t.
+
+    Raises:
+        UserError: no metric of that name; subclasses may have names of their own.
     """
 
     name: str
     averaged: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = AVERAGES if self.averaged else METRICS
+        if type(self) is Metric and self.name not in allowed:
+            kind = "an averaged metric" if self.averaged else "a metric"
+            raise UserError(f"{kind} is {self.name!r}, allowed: {', '.join(allowed)}")
 
     def __str__(self) -> str:
         return f"average {self.name}" if self.averaged else self.name

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from theory.problems.consistency import check_problem
 from theory.problems.protocols import Problem
+from theory.simulation import arguments
 from theory.simulation.moments import ExactMoments
 from theory.simulation.variants import FedAvg, Variant
 from theory.theorems import Setting, Theorem
@@ -96,6 +98,11 @@ def verify_all(
     Args:
         moments: exact expectations by setting, with all running means, where they are at hand.
     """
+    check_problem(problem)
+    arguments.schedule(local_steps, rounds, batch_size, gradient)
+    arguments.seed_list(seeds)
+    if step_size is not None:
+        arguments.step_sizes(step_size)
     checks: dict[str, Check] = {}
     groups: dict[Setting, list[Theorem]] = {}
     label = "" if variant is None else variant.name

@@ -185,7 +185,12 @@ class Judge:
 
     def _bound(self, theorem: Theorem) -> float:
         bound = theorem.bound(self.claimed, self.setting, self.setting.iterations)
-        return bound * self.violation.bound_factor
+        if np.shape(bound) != () or isinstance(bound, complex) or not bound >= 0:
+            raise UserError(
+                f"theorem {theorem.name!r}: its bound on {self.problem.name} is {bound!r}, allowed: a "
+                "number of at least 0"
+            )
+        return float(bound) * self.violation.bound_factor
 
     def _judge_exact(self, theorem: Theorem, moments: ExactMoments) -> Check:
         value, bound = float(theorem.metric.read(moments)), self._bound(theorem)
@@ -205,9 +210,12 @@ class Judge:
     ) -> Check:
         """A linear rate is compared by logarithms, which do not underflow."""
         start = math.log(theorem.bound(self.claimed, self.setting, 0))
-        if math.isfinite(log_measured) and log_bound > -math.inf:
+        if log_bound > -math.inf or log_measured == -math.inf:
             holds = log_measured <= log_bound + ROUNDING
             check = replace(check, verdict=HOLDS if holds else FAILED, why="")
+        elif check.measured < UNDERFLOW:
+            why = "the bound is 0 to rounding, and what is measured is rounding"
+            check = replace(check, verdict=UNDECIDED, why=why)
         return replace(check, **rates(log_measured - start, log_bound - start, self.setting))
 
     def _judge_paths(self, theorem: Theorem, paths: _Paths) -> Check:

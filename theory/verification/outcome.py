@@ -119,15 +119,16 @@ def is_linear(theorem: Theorem) -> bool:
 
 
 def log_rate_bound(theorem: Theorem, problem: Problem, setting: Setting) -> float:
-    """Logarithm of a linear rate's bound after R rounds, which may underflow: R times a round's."""
+    """Logarithm of a linear rate's bound after R rounds, which may underflow, as may a round's."""
     start = theorem.bound(problem, setting, 0)
     direct = theorem.bound(problem, setting, setting.iterations)
-    if direct > UNDERFLOW or start <= 0:
-        return math.log(direct) if direct > 0 else -math.inf
-    once = theorem.bound(problem, setting, setting.local_steps)
-    if once <= 0:
+    if start <= 0:
         return -math.inf
-    return math.log(start) + setting.rounds * math.log(once / start)
+    for t in (setting.iterations, setting.local_steps, 1):
+        after = theorem.bound(problem, setting, t)
+        if UNDERFLOW < after < start:
+            return math.log(start) + setting.iterations / t * math.log(after / start)
+    return math.log(direct) if direct >= start else -math.inf
 
 
 def rates(log_measured: float, log_bound: float, setting: Setting) -> dict[str, Any]:
