@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -15,15 +16,18 @@ from worst_case_cells import make_cell
 import theory
 from theory.worst_case import __main__ as command
 from theory.worst_case import document as documents
-from theory.worst_case import markdown, sentences
+from theory.worst_case import evidence_document, markdown, sentences
 from theory.worst_case import outer_document as outer_documents
 from theory.worst_case import record as records
 from theory.worst_case.cells import standard_grid
+from theory.worst_case.certify import FOLDER
 from theory.worst_case.document import document, pick
+from theory.worst_case.enclosures import read_enclosures
+from theory.worst_case.evidence_document import enclosure_section, solver_section
 from theory.worst_case.findings import findings
 from theory.worst_case.outer_findings import outer_findings
 from theory.worst_case.record import Record
-from theory.worst_case.reduction import worst_case
+from theory.worst_case.reduction import CLARABEL, INTERIOR_POINT, worst_case
 from theory.worst_case.rows import EXACT, FAILED, HOLDS, TIME_LIMIT, judge
 from theory.worst_case.sentences import SENTENCES
 
@@ -42,7 +46,9 @@ def test_the_page_is_what_the_command_writes(tmp_path: Path) -> None:
     assert again.read_text() == PAGE.read_text(), "make it anew with --write-findings"
 
 
-@pytest.mark.parametrize("module", [documents, outer_documents, sentences, markdown])
+@pytest.mark.parametrize(
+    "module", [documents, outer_documents, evidence_document, sentences, markdown]
+)
 def test_no_number_of_the_page_is_typed_by_hand(module: ModuleType) -> None:
     # A measured number has decimals; the template's strings have none but in formats and references.
     tree = ast.parse(Path(str(module.__file__)).read_text())
@@ -129,6 +135,34 @@ def test_a_missing_or_broken_record_is_one_line(tmp_path: Path) -> None:
         broken.write_text(text)
         with pytest.raises(ValueError, match=re.escape(str(broken))):
             records.read_record(broken)
+
+
+# ---- certificates and solvers --------------------------------------------------------------------
+
+
+def test_every_certificate_is_in_the_table_of_enclosures() -> None:
+    found = {e.metric: e for e in read_enclosures()}
+    for path in FOLDER.glob("*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        widths = [Fraction(c["upper"]["bound"]) - Fraction(c["lower"]["value"]) for c in lines]
+        assert found[path.stem].cells == len(lines)
+        assert found[path.stem].widest == float(max(widths)) < 1e-6
+        assert min(widths) >= 0
+    page = "\n".join(enclosure_section(list(found.values())))
+    assert all(f"{e.widest:.1e}" in page for e in found.values())
+    assert enclosure_section([]) == []
+
+
+def test_the_solver_that_the_rule_asks_for_is_the_one_in_use() -> None:
+    content = records.read_solvers()
+    assert content is not None
+    cells = [c for c in content["cells"] if c["ours_finished"] or c["clarabel_finished"]]
+    ours, clarabel = sum(c["ours"] for c in cells), sum(c["clarabel"] for c in cells)
+    assert clarabel / ours == pytest.approx(content["total"]["ratio"])
+    stays = clarabel / ours >= content["required"] == 3.0
+    assert worst_case(make_cell(2, 2)).solver == (INTERIOR_POINT if stays else CLARABEL)
+    text = "\n".join(solver_section(content))
+    assert f"{clarabel / ours:.2f}" in text and ("ours stays" in text) == stays
 
 
 # ---- outer steps ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from theory.worst_case.cells import CHOICES, Cell, make_cells, standard_grid
 from theory.worst_case.constraints import SolverError
 from theory.worst_case.costs import check_memory, seconds, seconds_left
 from theory.worst_case.document import document
+from theory.worst_case.enclosures import read_enclosures
 from theory.worst_case.findings import findings
 from theory.worst_case.many_local_steps import LimitRow, SpiralRow, limit_rows, spiral_row
 from theory.worst_case.outer_findings import outer_findings
@@ -276,7 +277,8 @@ def write_findings(path: Path) -> int:
         UserError: a result is missing or can't be read.
     """
     outer = record.read_outer_steps() if record.OUTER_RECORD.exists() else None
-    write_text(path, document(record.read_record(), outer))
+    page = document(record.read_record(), outer, read_enclosures(), record.read_solvers())
+    write_text(path, page)
     print(f"Wrote {path}")
     return cli.DONE
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from theory.worst_case.closed_forms import crossing_limit
+from theory.worst_case.enclosures import Enclosure
+from theory.worst_case.evidence_document import enclosure_section, solver_section
 from theory.worst_case.many_local_steps import KINK_POLYNOMIAL, kink
 from theory.worst_case.markdown import said, table
 from theory.worst_case.outer_document import outer_section
@@ -16,12 +19,19 @@ from theory.worst_case.statements import PROVED, Finding
 COMMAND = "python -m theory.worst_case --write-findings theory/worst_case/findings.md"
 
 
-def document(record: Record, outer: OuterSteps | None) -> str:
+def document(
+    record: Record,
+    outer: OuterSteps | None,
+    enclosures: Sequence[Enclosure] = (),
+    solvers: dict[str, Any] | None = None,
+) -> str:
     """The page, Markdown.
 
     Args:
         record: the standard grid's.
         outer: the sweep over outer steps; without it the page has no section on them.
+        enclosures: what the certificates say; none, no section.
+        solvers: what benchmarks/worst_case_solvers.py wrote; None, no section.
     """
     sections = [
         _head(record),
@@ -31,7 +41,9 @@ def document(record: Record, outer: OuterSteps | None) -> str:
         [] if outer is None else outer_section(outer),
         _theorems(record),
         _all_findings(record.findings),
+        enclosure_section(enclosures),
         _cost(record),
+        [] if solvers is None else solver_section(solvers),
     ]
     return "\n".join(line for section in sections for line in section).rstrip() + "\n"
 

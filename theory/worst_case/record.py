@@ -24,6 +24,7 @@ from theory.worst_case.step_sizes import TunedStep, best_step_sizes
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RECORD, OUTER_RECORD = RESULTS / "worst_case.json", RESULTS / "outer_step.json"
+SOLVERS = RESULTS / "solvers.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,15 @@ def read_outer_steps(path: Path = OUTER_RECORD) -> OuterSteps:
         return outer_steps.from_json(content)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a record of outer steps: {error}") from None
+
+
+def read_solvers(path: Path = SOLVERS) -> dict[str, Any] | None:
+    """What ``benchmarks/worst_case_solvers.py`` wrote; None where it was not run.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    return _read(path, "--json") if path.exists() else None
 
 
 def as_finding(content: dict[str, Any]) -> Finding:
