@@ -160,10 +160,11 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry(
         "baselines",
-        "Local SGD beside mini-batch SGD, gradient descent and its acceleration",
-        "Exact expected loss against communications (left) and against sample gradients a node (right), "
-        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. Local "
-        "SGD is to be compared with the method that shares its budget on that axis.",
+        "Local SGD and its rivals at equal communication and at equal computation",
+        "Expected loss against vectors that a node sends (left) and against sample gradients a node (right), "
+        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. A panel "
+        "has the methods that share its budget with Local SGD, and their curves end where it is spent: "
+        "lower at the end is better. SCAFFOLD sends two vectors a round.",
         baselines.baselines,
     ),
     Entry(

@@ -16,6 +16,7 @@ from pathlib import Path
 from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
 from figures.record import (
+    baseline_tables,
     deep_tables,
     ladder_tables,
     sources_table,
@@ -47,6 +48,8 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "tightness": theory_tables.tightness,
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,
+    "rounds-to-eps": baseline_tables.rounds_to_eps,
+    "equal-budgets": baseline_tables.equal_budgets,
     "worst-cases": worst_case_tables.worst_cases,
     "outer-steps": worst_case_tables.outer_steps,
     "certificates": worst_case_tables.certificates,
