@@ -24,7 +24,11 @@ from theory.support.progress import Progress
 from theory.support.provenance import provenance
 from theory.verification import options
 from theory.verification.baselines.compare import BaselineRow, baseline_rows
-from theory.verification.baselines.rounds_to import RoundsToEps, rounds_to_eps
+from theory.verification.baselines.rounds_to import (
+    FIXED_OUTER_STEPS,
+    RoundsToEps,
+    rounds_to_eps,
+)
 from theory.verification.baselines.schedules import PROX_STRENGTHS, STEP_FACTORS
 from theory.verification.baselines.tables import READING, baseline_table, rounds_table
 
@@ -104,6 +108,7 @@ def main(
             "seeds": paths,
             "step_factors": list(factors),
             "prox_strengths": list(PROX_STRENGTHS),
+            "fixed_outer_steps": list(FIXED_OUTER_STEPS),
             "problem_options": asdict(asked),
         }
         write_json(json, {**provenance(), **settings, **as_json(found)})

@@ -243,6 +243,7 @@ BASELINES = {
     "seeds": WHOLE,
     "step_factors": [NUMBER],
     "prox_strengths": [NUMBER],
+    "fixed_outer_steps": [NUMBER],
     "problems": [
         {
             "name": TEXT,

@@ -47,7 +47,9 @@ def rounds_to_eps(sources: Sources) -> Table:
             f"bound, {' / '.join(levels)}",
         ),
         rows,
-        f"{_about(record)} In brackets 5% to 95% of the paths. SCAFFOLD sends two vectors a round. Bound: the "
+        f"{_about(record)} Fixed outer step: the best of "
+        f"{', '.join(f'{b:g}' for b in record['fixed_outer_steps'])}. In brackets 5% to 95% of the "
+        "paths. SCAFFOLD sends two vectors a round. Bound: the "
         "fewest rounds that a theorem promises at step 1/L. Under interpolation there is no bias for "
         f"SCAFFOLD to remove: its variates vanish at x*. Made by {BASELINES_COMMAND}.",
     )
