@@ -237,6 +237,7 @@ def write_outer_steps(root: Path) -> None:
 
 
 def write_speed(root: Path) -> None:
-    """The committed timings."""
-    for path in ("theory/results/speed.json", "deep/results/speed.json"):
+    """The committed timings, and the committed comparison of methods."""
+    kept = ("theory/results/speed.json", "theory/results/baselines.json", "deep/results/speed.json")
+    for path in kept:
         write_text(root / path, (ROOT / path).read_text())

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from theory.claim import __main__ as claims
+from theory.support.command import run_command
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -48,6 +52,42 @@ def test_variants_of_a_few_lines_run() -> None:
     # The start's loss is 0.5; a bold server and one with momentum end far below the plain means.
     plain = min(float(ends["FedAvg"]), float(ends["TwoAtATime"]))
     assert plain < 0.05 and max(float(ends["Bold"]), float(ends["Momentum"])) < plain
+
+
+TOUR = re.findall(
+    r"^\$ python -m theory\.claim (.*?)\n(.*?)(?=\n\n\$ |\n```)",
+    README.read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def tokens(line: str) -> list[str | float]:
+    """Words and numbers, but the seconds that it took."""
+    words = re.sub(r"[\d.]+ s$", "", line.strip()).split()
+    return [float(w) if re.fullmatch(r"\d+\.\d+", w) else w for w in words]
+
+
+@pytest.mark.parametrize(("arguments", "printed"), TOUR, ids=[a for a, _ in TOUR])
+def test_the_tour_of_claims_is_what_the_commands_print(
+    arguments: str,
+    printed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    status = run_command(claims.app, "python -m theory.claim", shlex.split(arguments))
+    assert status == ("\nREFUTED" in printed)
+    found, shown = (text.strip().splitlines() for text in (capsys.readouterr().out, printed))
+    assert len(found) == len(shown)
+    for was, said in zip(found, shown, strict=True):
+        # An optimiser's path differs from machine to machine; where it ends less so.
+        rel = 0.02 if said.startswith("adversary") else 1e-6
+        for one, other in zip(tokens(was), tokens(said), strict=True):
+            assert one == (pytest.approx(other, rel=rel) if isinstance(other, float) else other)
+
+
+def test_the_tour_has_the_four_claims_and_both_outcomes() -> None:
+    assert len(TOUR) == 5 and sum("\nREFUTED" in printed for _, printed in TOUR) == 3
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README.read_text()))))
