@@ -18,6 +18,7 @@ from figures.analysis.sources import MissingResult, Sources
 from figures.record import (
     baseline_tables,
     deep_tables,
+    energy_tables,
     ladder_tables,
     sources_table,
     speed_table,
@@ -41,6 +42,8 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "ladder-exponents": ladder_tables.ladder_exponents,
     "ladder-variants": ladder_tables.ladder_variants,
     "ladder": ladder_tables.ladder,
+    "energy": energy_tables.energy,
+    "energy-questions": energy_tables.energy_questions,
     "set-up": set_up,
     "deviations": deep_tables.deviations,
     "verification": theory_tables.verification,

@@ -100,7 +100,7 @@ STORY: tuple[Section, ...] = (
             "fits every image has no minimiser, so no theorem above covers it: this is an experiment. The "
             "rules by which it is read were written down before its results.",
         ),
-        figures=("loss-vs-rounds", "rounds-to-loss"),
+        figures=("loss-vs-rounds", "rounds-to-loss", "energy"),
         more=("loss-fixed-rounds", "inverse-loss", "consensus-distance"),
         tables=(
             "deep-orders",
@@ -110,6 +110,8 @@ STORY: tuple[Section, ...] = (
             "ladder-exponents",
             "ladder-variants",
             "ladder",
+            "energy-questions",
+            "energy",
             "set-up",
             "deviations",
         ),
