@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -53,7 +54,8 @@ def test_every_table_is_whole_on_any_terminal(commands: Commands, setting: str) 
             text = done.out
             assert ("\x1b[" in text) <= (setting == "forced colour")
             if setting == "ascii":
-                assert text.isascii() and "?" not in text
+                # A question mark that ends no question stands for a letter that is lost.
+                assert text.isascii() and not re.search(r"(?<![\w)])\?", text)
             if setting == "forced colour":
                 continue
             assert "…" not in text
