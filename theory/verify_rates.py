@@ -28,6 +28,7 @@ from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import THEOREMS, find_theorems
 from theory.theorems.explain import explain
 from theory.verification import tables
+from theory.verification.options import DATA_HELP, LOSS_HELP
 from theory.verification.report import Report, as_csv, as_json, digest, make_report
 from theory.verification.sweep import GRADIENTS, LEVELS, PROBLEMS, Sweep, make_problem
 from theory.verification.violations import VIOLATIONS
@@ -89,14 +90,11 @@ def main(
     workers: Annotated[int, typer.Option(help="joblib workers; -1 for all cores.")] = 1,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A file with your own nodes. npz: arrays A0 (m, d), b0 (m,), A1, b1, ... or A, b, "
-            "node. csv: columns node, target; the rest are features."
-        ),
+        typer.Option(help=DATA_HELP),
     ] = None,
     loss: Annotated[
         str | None,
-        typer.Option(help="For --data: squared (default), logistic, sigmoid."),
+        typer.Option(help=LOSS_HELP),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the checks as CSV.")] = None,

@@ -19,10 +19,15 @@ from theory.verification.sweep import PROBLEMS, Sweep, make_problem
 FEW_SAMPLES = "few-samples"
 NAMES = (FEW_SAMPLES, *PROBLEMS)
 
+DATA_HELP = (
+    "A file with your own nodes. npz: arrays A0 (m, d), b0 (m,), A1, b1, ... or A, b, "
+    "node. csv: columns node, target; the rest are features."
+)
+LOSS_HELP = "For --data: squared (default), logistic, sigmoid."
 ProblemName = Annotated[str, typer.Option("--problem", help=f"One of {', '.join(NAMES)}.")]
 Levels = Annotated[
     list[str] | None,
-    typer.Option("--heterogeneity", help=f"Of {', '.join(HETEROGENEITIES)}; 1,5 or repeated."),
+    typer.Option("--heterogeneity", help=f"Of {', '.join(HETEROGENEITIES)}; a,b or repeated."),
 ]
 Nodes = Annotated[
     int | None, typer.Option("--nodes", "-n", help="n; default: 8 for few-samples, else 5.")
@@ -36,15 +41,11 @@ Seed = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        help="A file with your own nodes, in place of a generated problem. npz: arrays A0 (m, d), b0 (m,), "
-        "A1, b1, ... or A, b, node. csv: columns node, target; the rest are features.",
-    ),
+    typer.Option("--data", help=DATA_HELP + " In place of a generated problem."),
 ]
 Loss = Annotated[
     str | None,
-    typer.Option("--loss", help="For --data: squared (default), logistic, sigmoid."),
+    typer.Option("--loss", help=LOSS_HELP),
 ]
 
 
