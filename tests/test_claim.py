@@ -197,7 +197,7 @@ def test_it_finds_the_worst_ratio_of_t2_from_random_starts() -> None:
 
 
 def test_it_finds_the_worst_ratio_of_t3_from_random_starts() -> None:
-    found = attack(game("D/(2*c*eta*T)", "average_global", samples=2), starts=4)
+    found = attack(game("D/(2*c*eta*T)", "average_global", samples=2), starts=6)
     assert 0.95 < found.ratio <= 1 + 1e-9
 
 
@@ -317,6 +317,13 @@ def test_a_users_theorem_is_a_claim(tmp_path: Path, capsys: pytest.CaptureFixtur
         "BOLD = replace(T2, name='bold', bound=lambda p, s, t: T2.bound(p, s, t) / 3)\nX = 3\n"
     )
     assert command("--theorem", f"{file}:BOLD", "-K", "1", "-R", "1") == 1
+    # Without convexity too, at the step size that it asks for.
+    file.write_text(
+        file.read_text() + "from theory.theorems import T6\n"
+        "T6_5 = replace(T6, name='T6/5', bound=lambda p, s, t: T6.bound(p, s, t) / 5)\n"
+    )
+    own = ("--theorem", f"{file}:T6_5", "--step-size", "1/(10*rho*K)", "-K", "2", "-R")
+    assert command(*own, "20") == 1 and command(*own, "1", "--time-limit", "5") == 0
     assert command("--theorem", f"{file}:X") == 2
     assert command("--theorem", f"{file}:NONE") == 2
     assert "nothing called NONE" in capsys.readouterr().err

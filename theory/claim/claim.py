@@ -130,7 +130,7 @@ def from_theorem(theorem: Theorem, gradient: str) -> Claim:
     return Claim(
         text=theorem.statement or theorem.name,
         metric=known[str(theorem.metric)],
-        family="convex",
+        family="convex" if convex in theorem.assumptions else "non-convex",
         gradient=gradient,
         bound=bound,
     )
