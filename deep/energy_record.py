@@ -1,9 +1,8 @@
 """What a run notes down for its energy balance, T9, while it does not yet know where it will end.
 
-Windows of rounds grow by a twentieth, so that the windows of any run are known beforehand and those of a
-run that goes on stay as they are. Of every window the sums of `deep.engines.energy.EnergyTerms` are kept, and
-of its start the common model: with z the last model, sum <u, x - z> = sum <u, x> - <xbar_start - xbar_end, z>,
-because the mean of all u is what the average moved by.
+Its windows are those of `theory.support.energy.next_edge`. Of every window the sums of
+`deep.engines.energy.EnergyTerms` are kept, and of its start the common model: with z the last model,
+sum <u, x - z> = sum <u, x> - <xbar_start - xbar_end, z>, because the mean of all u is what the average moved by.
 """
 
 from __future__ import annotations
@@ -19,19 +18,12 @@ import numpy as np
 
 from deep.checkpoint import Checkpoint, EnergyRecord
 from deep.engines.energy import EnergyTerms
-from theory.support.energy import Windows, as_rows
+from theory.support.energy import Windows, as_rows, next_edge
 from theory.support.errors import UserError
 from theory.support.files import write_atomically
 
 #: In a run folder: the models at the edges of windows, and the balance of a run that has ended.
 MODELS, BALANCE = "energy.models", "energy.json"
-#: Significant digits of a balance's numbers: its closing must be seen beyond `TOLERANCE`.
-_DIGITS = 12
-
-
-def next_edge(edge: int) -> int:
-    """The round at which the window that starts after ``edge`` rounds ends."""
-    return edge + max(1, -(-edge // 20))
 
 
 class Recorder:
@@ -129,13 +121,10 @@ def write_balance(folder: Path, windows: Windows | None) -> None:
     if windows is None:
         (folder / BALANCE).unlink(missing_ok=True)
         return
-    rows = [{k: float(f"{v:.{_DIGITS}g}") for k, v in row.items()} for row in as_rows(windows)]
-    for row in rows:
-        row["iteration"] = int(row["iteration"])
     content = {
         "reference": "the last model",
         "closing_error": float(f"{windows.closing_error:.3g}"),
-        "windows": rows,
+        "windows": as_rows(windows),
     }
     write_atomically(folder / BALANCE, json.dumps(content).encode() + b"\n")
 

@@ -1,8 +1,8 @@
 """A process with a limit on its memory that runs our commands one after another, for hostile tests.
 
-One process for many commands, as importing a command takes a hundred times as long as refusing an option.
-Run as a script it is that process: a request a line on standard input, an answer a line on the
-descriptor that the parent kept for it.
+One process for many commands, as importing a command takes a hundred times as long as refusing an option;
+what is to be killed runs in a fork of it. Run as a script it is that process: a request a line on standard
+input, an answer a line on the descriptor that the parent kept for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import traceback
@@ -83,6 +84,13 @@ class Commands:
 
     def run(self, command: str, *arguments: str, seconds: float = 240) -> Done:
         """Run a command; one that takes longer than ``seconds`` fails the test."""
+        return Done(**self._ask("run", seconds, command, *arguments))
+
+    def start(self, command: str, *arguments: str) -> Child:
+        """Start a command in a process of its own, without its output."""
+        return Child(self, self._ask("start", 60, command, *arguments)["process"])
+
+    def _ask(self, what: str, seconds: float, *words: str) -> dict[str, Any]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(self.memory)],
@@ -94,15 +102,34 @@ class Commands:
             )
         process = self._process
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps([command, arguments]) + "\n")
+        process.stdin.write(json.dumps([what, *words]) + "\n")
         process.stdin.flush()
         ready, _, _ = select.select([process.stdout], [], [], seconds)
         answer = process.stdout.readline() if ready else ""
         if not answer:
             self.__exit__()
             how = f"died with {process.returncode}" if ready else f"ran over {seconds} s"
-            raise AssertionError(f"{command} {' '.join(arguments)} {how}")
-        return Done(**json.loads(answer))
+            raise AssertionError(f"{' '.join(words)} {how}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command that is at work."""
+
+    commands: Commands
+    process: int
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit status, or less the number of the signal that ended it; fails after ``seconds``."""
+        found: int = self.commands._ask("wait", seconds, str(self.process))["status"]
+        return found
+
+    def kill(self) -> bool:
+        """Whether kill -9 came before its end."""
+        os.kill(self.process, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
 
 
 def serve(memory: int) -> None:
@@ -112,13 +139,20 @@ def serve(memory: int) -> None:
     os.dup2(2, 1)
     limited: set[str] = set()
     for line in sys.stdin:
-        command, arguments = json.loads(line)
-        module, name = COMMANDS[command]
-        app = getattr(importlib.import_module(module), name)
-        if command not in limited:
-            _limit(memory)
-            limited.add(command)
-        answers.write(json.dumps(_run(app, command, arguments)) + "\n")
+        what, command, *arguments = json.loads(line)
+        if what == "wait":
+            # Until then a child that has ended keeps its number, which a kill may still reach.
+            _, status = os.waitpid(int(command), 0)
+            answer: dict[str, Any] = {"status": os.waitstatus_to_exitcode(status)}
+        else:
+            module, name = COMMANDS[command]
+            app = getattr(importlib.import_module(module), name)
+            if command not in limited:
+                _limit(memory)
+                limited.add(command)
+            act = _run if what == "run" else _start
+            answer = act(app, command, arguments)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
@@ -141,6 +175,22 @@ def _run(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
             bug = traceback.format_exc()
     texts = [buffer.getvalue().decode() for buffer in buffers]
     return {"status": status, "out": texts[0], "err": texts[1], "bug": bug}
+
+
+def _start(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
+    process = os.fork()
+    if process:
+        return {"process": process}
+    status = 70
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1):
+            os.dup2(nowhere, descriptor)
+        done = _run(app, command, arguments)
+        os.write(2, (done["err"] + done["bug"]).encode())
+        status = 70 if done["bug"] else done["status"]
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":

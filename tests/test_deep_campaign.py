@@ -1,9 +1,8 @@
-"""Campaigns: the same results through kills, what time does to runs, and bad files on one line."""
+"""Campaigns: what time does to runs, and bad files on one line; kill -9 is in ``test_kills.py``."""
 
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -95,39 +94,6 @@ def out_of_time(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         clock = SimpleNamespace(perf_counter=lambda: next(readings, 1e9))
         patch.setattr(campaign, "time", clock)
         assert main([*options, "--minutes", str(0.5 / 60)]) == 0
-
-
-def rounds_done(runs: Path) -> int:
-    """Rows of metrics written so far, over all runs."""
-    return sum(len(read_metrics(folder)) for folder in runs.glob("*"))
-
-
-def test_killed_three_times_it_ends_with_the_same_results(tmp_path: Path, data: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for place in (whole, killed):
-        place.mkdir()
-    assert main(arguments(whole / "three.toml", THREE, data)) == 0
-    expected = results_of(whole / "results")
-    assert set(expected) == set(LABELS)
-    rows, chance = rounds_done(whole / "runs"), random.Random(1)
-    command = [sys.executable, "-m", "deep.campaign"]
-    options = arguments(killed / "three.toml", THREE, data, "--checkpoint-minutes", "0")
-    reached = []
-    for kill in range(1, 4):
-        process = subprocess.Popen([*command, *options])
-        while rounds_done(killed / "runs") < kill * rows / 4 and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(chance.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, f"kill {kill} came after the end"
-        reached.append(rounds_done(killed / "runs"))
-    assert 0 < reached[0] < reached[1] < reached[2] < rows
-    assert main(options) == 0
-    assert results_of(killed / "results") == expected
-    for label in LABELS:
-        result = expected[label]
-        assert result["summary"]["status"] == "round_limit" and result["data_name"] == "noise"
-        assert result["metrics"][-1]["test_loss"] is not None
 
 
 def test_a_finished_campaign_trains_nothing(

@@ -21,12 +21,12 @@ from deep import reproduce
 from deep.checkpoint import CURRENT, load_checkpoint
 from deep.config import Config
 from deep.data.partition import draw_batches, partition
-from deep.energy_record import BALANCE, MODELS, next_edge, read_balance
+from deep.energy_record import BALANCE, MODELS, read_balance
 from deep.engines.energy import EnergyTerms
 from deep.engines.make import make_engine
 from deep.local_sgd import run
 from deep.resnet import Architecture, ResNet18, initial_parameters, load_flat, read_flat
-from theory.support.energy import TOLERANCE, Windows, from_rows
+from theory.support.energy import TOLERANCE, Windows, from_rows, next_edge
 
 ENGINES = ("loop", "simd", "grouped", "im2col", "vmap")
 DATA, ARCHITECTURE = random_images(40), Architecture(1, 8)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from theory.simulation import arguments
 from theory.simulation.draws import Draws
 from theory.simulation.variants import FedAvg, Round, check_variant
+from theory.support.energy import Windows
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -40,7 +41,7 @@ class EnergyBalance:
         gradient: mean_i ||g_i^t||^2, (seeds, T).
         loss: mean_i of the loss l_i^t of the batch used, at x_i^t, (seeds, T).
         spread: C_r, (seeds, R).
-        start, end: D_0 and D_T, (seeds,).
+        distance: ||xbar_r - z||^2, which is D at the start of round r + 1, (seeds, R + 1).
     """
 
     step_size: float
@@ -48,27 +49,56 @@ class EnergyBalance:
     gradient: Array
     loss: Array
     spread: Array
-    start: Array
-    end: Array
+    distance: Array
+
+    @property
+    def start(self) -> Array:
+        """D_0, (seeds,)."""
+        return self.distance[:, 0]
+
+    @property
+    def end(self) -> Array:
+        """D_T, (seeds,)."""
+        return self.distance[:, -1]
 
     @property
     def defect(self) -> Array:
         """Left side less right side of T9 over D_0, (seeds,): 0 but for rounding."""
-        eta = self.step_size
-        moved = (2 * eta * self.inner - eta**2 * self.gradient).sum(axis=1)
-        return np.asarray((self.start - self.end - self.spread.sum(axis=1) - moved) / self.start)
+        return np.array([path.whole().defect[0] for path in self._paths()])
 
     @property
     def phi_hat(self) -> Array:
         """What the nodes' own steps certify, (seeds,)."""
-        own = self.inner - 0.5 * self.step_size * self.gradient
-        return np.asarray(own.sum(axis=1) / self.loss.sum(axis=1))
+        return np.array([path.whole().phi_hat[0] for path in self._paths()])
 
     @property
     def phi_total(self) -> Array:
         """(D_0 - D_T) / (2 eta sum l), (seeds,): with what averaging adds, sum C_r / (2 eta sum l)."""
-        fallen = self.start - self.end
-        return np.asarray(fallen / (2 * self.step_size * self.loss.sum(axis=1)))
+        return np.array([path.whole().phi_total[0] for path in self._paths()])
+
+    def windows(self, path: int, edges: list[int] | None = None) -> Windows:
+        """The balance of one path; ``edges`` are rounds, ascending from 0: all of them by default."""
+        rounds = self.spread.shape[1]
+        chosen = list(range(rounds + 1)) if edges is None else edges
+        k = self.loss.shape[1] // rounds
+
+        def added(values: Array, scale: int) -> Array:
+            return np.add.reduceat(
+                values[path, : chosen[-1] * scale], np.array(chosen[:-1]) * scale
+            )
+
+        return Windows(
+            self.step_size,
+            np.array(chosen) * k,
+            self.distance[path, chosen],
+            added(self.loss, k),
+            added(self.inner, k),
+            added(self.gradient, k),
+            added(self.spread, 1),
+        )
+
+    def _paths(self) -> list[Windows]:
+        return [self.windows(path) for path in range(len(self.spread))]
 
 
 def energy_balance(
@@ -141,7 +171,8 @@ class _Walk:
         models = np.repeat(centers[:, None], n, axis=1)
         inner, square, loss = (np.empty((len(self.seeds), last)) for _ in range(3))
         spread = np.empty((len(self.seeds), self.rounds))
-        start = ((centers - points) ** 2).sum(axis=1)
+        distance = np.empty((len(self.seeds), self.rounds + 1))
+        distance[:, 0] = ((centers - points) ** 2).sum(axis=1)
         shares = np.full((len(self.seeds), n), 1.0 / n)
         for t in range(last):
             if t % k == 0:
@@ -161,9 +192,9 @@ class _Walk:
                 centers = (shares[..., None] * models).sum(axis=1)
                 apart = ((models - centers[:, None]) ** 2).sum(axis=-1)
                 spread[:, t // k] = (shares * apart).sum(axis=1)
+                distance[:, t // k + 1] = ((centers - points) ** 2).sum(axis=1)
                 models = np.repeat(centers[:, None], n, axis=1)
-        end = ((centers - points) ** 2).sum(axis=1)
-        return centers, EnergyBalance(self.eta, inner, square, loss, spread, start, end)
+        return centers, EnergyBalance(self.eta, inner, square, loss, spread, distance)
 
     def _shares(self, number: int) -> Array:
         n = self.problem.n_nodes

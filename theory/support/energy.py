@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 #: A balance that closes worse than this share of D_0 is an error of the measurement.
 TOLERANCE = 1e-6
+#: In files: enough to see a balance close far beyond TOLERANCE.
+DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,15 @@ class Windows:
         return len(self.loss)
 
     @property
-    def closing_error(self) -> float:
-        """The largest of |left side - right side| over all stretches from the start, over D_0.
-
-        0 for a run that starts at z and never leaves it.
-        """
+    def defect(self) -> Array:
+        """Left side less right side over D_0, (W,): 0 but for rounding."""
         took = self.averaging + 2 * self.step_size * self.inner - self.step_size**2 * self.square
-        apart = float(np.abs(self.distance[0] - self.distance[1:] - np.cumsum(took)).max())
-        return apart / float(self.distance[0]) if apart else 0.0
+        return -(np.diff(self.distance) + took) / self.distance[0]
+
+    @property
+    def closing_error(self) -> float:
+        """The largest of |left side - right side| over all stretches from the start, over D_0."""
+        return float(np.abs(np.cumsum(self.defect)).max())
 
     @property
     def phi_hat(self) -> Array:
@@ -105,6 +108,11 @@ class Windows:
             "noise": -(eta**2) * self.square / start,
         }
 
+    @property
+    def middle(self) -> Array:
+        """Geometric middle of every window's first and last iteration, (W,): where to draw it."""
+        return np.sqrt((self.iteration[:-1] + 1.0) * self.iteration[1:])
+
     def joined(self, edges: Sequence[int]) -> Windows:
         """Fewer windows, from ``edges``: ascending numbers of old edges, 0..W, at least two."""
         starts = list(edges[:-1])
@@ -124,25 +132,32 @@ class Windows:
             added(self.averaging),
         )
 
+    def at_most(self, count: int) -> Windows:
+        """About evenly many old windows in each of at most ``count`` new ones."""
+        return self.joined(
+            np.unique(np.linspace(0, len(self), count + 1).round().astype(int)).tolist()
+        )
+
     def whole(self) -> Windows:
         """The balance of the run as one window."""
         return self.joined([0, len(self)])
 
 
 def as_rows(windows: Windows) -> list[dict[str, float]]:
-    """One row a window for a result file, with its end and its sums; the first row is the start."""
-    rows: list[dict[str, float]] = [
-        {"iteration": int(windows.iteration[0]), "distance": float(windows.distance[0])}
-    ]
-    for w in range(len(windows)):
-        rows.append(
-            {
-                "iteration": int(windows.iteration[w + 1]),
-                "distance": float(windows.distance[w + 1]),
-                **{name: float(getattr(windows, name)[w]) for name in _SUMS},
-            }
-        )
-    return rows
+    """One row a window for a result file, with its end and its sums; the first row is the start.
+
+    Numbers have `DIGITS` significant digits.
+    """
+    found = []
+    for edge in range(len(windows) + 1):
+        row: dict[str, float] = {
+            "iteration": int(windows.iteration[edge]),
+            "distance": _rounded(windows.distance[edge]),
+        }
+        if edge:
+            row |= {name: _rounded(getattr(windows, name)[edge - 1]) for name in _SUMS}
+        found.append(row)
+    return found
 
 
 def from_rows(step_size: float, rows: Sequence[Mapping[str, Any]]) -> Windows:
@@ -155,4 +170,36 @@ def from_rows(step_size: float, rows: Sequence[Mapping[str, Any]]) -> Windows:
     )
 
 
+def next_edge(edge: int) -> int:
+    """The round at which the window that starts after ``edge`` rounds ends: a twentieth more.
+
+    So the windows of any run are known beforehand, and those of a run that goes on stay as they are.
+    """
+    return edge + max(1, -(-edge // 20))
+
+
+def edges_until(rounds: int) -> list[int]:
+    """0 and the ends of the windows of a run, its last round among them."""
+    edges = [0]
+    while edges[-1] < rounds:
+        edges.append(min(next_edge(edges[-1]), rounds))
+    return edges
+
+
+def medians(windows: Windows, iterations: Sequence[float], values: Sequence[float | None]) -> Array:
+    """The median of what was measured within each window, its end included; NaN where nothing was."""
+    places = np.searchsorted(windows.iteration, np.asarray(iterations, float)) - 1
+    numbers = np.asarray(values, dtype=float)
+    found = np.full(len(windows), np.nan)
+    for w in range(len(windows)):
+        here = numbers[places == w]
+        if np.isfinite(here).any():
+            found[w] = np.nanmedian(here)
+    return found
+
+
 _SUMS = ("loss", "inner", "square", "averaging")
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
