@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from figures.analysis.energy import CONTROL_PATH
 from figures.analysis.outer_map import OUTER_PATH
 from figures.analysis.places import ROOT
 from figures.analysis.worst_cases import WORST_CASE_PATH
+from theory import energy
+from theory.support.command import run_command
+from theory.support.energy import Windows, as_rows
 from theory.support.files import write_json, write_text
 from theory.support.provenance import provenance
 from theory.theorems import instance_1, instance_2, instance_4
@@ -213,6 +220,51 @@ def write_theory(root: Path) -> None:
     write_json(root / WORST_CASE_PATH, record)
 
 
+def write_energy(root: Path) -> None:
+    """The theory's control, small, by the real command."""
+    path = root / CONTROL_PATH
+    path.parent.mkdir(parents=True, exist_ok=True)
+    few = ["--problem", "logistic,sigmoid", "-K", "1,5", "--rounds", "12", "--json", str(path)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert run_command(energy.app, "python -m theory.energy", few) == 0
+
+
+def balanced(run: dict[str, Any], windows: Windows) -> dict[str, Any]:
+    """A run with the energy balance ``windows``."""
+    run["energy"] = {
+        "reference": "the last model",
+        "closing_error": windows.closing_error,
+        "windows": as_rows(windows),
+    }
+    return run
+
+
+def made_windows(
+    step_size: float,
+    iteration: Sequence[int],
+    loss: Sequence[float],
+    aim: Sequence[float],
+    noise: Sequence[float],
+    total: Sequence[float],
+) -> Windows:
+    """A balance that closes, with these mean losses, aims, noises and phi_total; the last D is 0."""
+    sums = np.asarray(loss, float) * np.diff(np.asarray(iteration, float))
+    inner, own = (
+        np.asarray(aim, float) * sums,
+        (np.asarray(aim, float) - np.asarray(noise, float)) * sums,
+    )
+    fallen = 2 * step_size * np.asarray(total, float) * sums
+    return Windows(
+        step_size,
+        np.asarray(iteration),
+        np.concatenate([[fallen.sum()], fallen.sum() - np.cumsum(fallen)]),
+        sums,
+        inner,
+        2 * np.asarray(noise, float) * sums / step_size,
+        fallen - 2 * step_size * own,
+    )
+
+
 def write_outer_steps(root: Path) -> None:
     """A sweep over outer steps in a small corner, by the real solver."""
     solver = outer_steps.Solver(None)
@@ -237,6 +289,7 @@ def write_outer_steps(root: Path) -> None:
 
 
 def write_speed(root: Path) -> None:
-    """The committed timings."""
-    for path in ("theory/results/speed.json", "deep/results/speed.json"):
+    """The committed timings, and the committed comparison of methods."""
+    kept = ("theory/results/speed.json", "theory/results/baselines.json", "deep/results/speed.json")
+    for path in kept:
         write_text(root / path, (ROOT / path).read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from figure_data import (
     write_deep,
+    write_energy,
     write_outer_steps,
     write_speed,
     write_theory,
@@ -41,6 +42,7 @@ def make_all(root: Path) -> Made:
     write_theory(root)
     write_speed(root)
     write_outer_steps(root)
+    write_energy(root)
     found = Made(root, root / "cache", root / "out", {}, [])
 
     def keep(entry: Entry) -> Entry:

@@ -187,12 +187,12 @@ def test_baselines_end_at_their_budgets(made: Made) -> None:
         d.get_label(): xy(d)[0][-1] for d in communications.lines if str(d.get_label())[0] != "_"
     }
     # K = 5 and R = 8 at small scale.
-    assert ends["Local SGD"] == ends["mini-batch SGD, equal both"] == 8
-    assert ends["GD, equal communication"] == 8
-    assert ends["mini-batch SGD, equal computation"] == 40
+    assert len(ends) == 7 and set(ends.values()) == {8}
+    assert "one-shot averaging" not in ends
     spent = {d.get_label(): xy(d)[0][-1] for d in gradients.lines if str(d.get_label())[0] != "_"}
-    assert spent["Local SGD"] == spent["mini-batch SGD, equal computation"] == 40
-    assert spent["GD, equal communication"] == 8 * 40
+    assert len(spent) == 8 and spent.pop("SCAFFOLD I") <= 45
+    # A full gradient costs the 40 samples of a node, all that the budget pays for.
+    assert set(spent.values()) == {40}
 
 
 def test_worst_case_lies_between_instance_and_bound_and_above_typical_problems(made: Made) -> None:

@@ -46,6 +46,14 @@ def test_a_sweep_runs_on_a_backend_of_joblib() -> None:
     assert isinstance(checks, list) and {c.problem for c in checks} == {"realizable logistic", "I0"}
 
 
+def test_variants_of_a_few_lines_run() -> None:
+    ends = dict(line.split() for line in run(BLOCKS[4]).splitlines())
+    assert list(ends) == ["FedAvg", "TwoAtATime", "Bold", "Momentum"]
+    # The start's loss is 0.5; a bold server and one with momentum end far below the plain means.
+    plain = min(float(ends["FedAvg"]), float(ends["TwoAtATime"]))
+    assert plain < 0.05 and max(float(ends["Bold"]), float(ends["Momentum"])) < plain
+
+
 TOUR = re.findall(
     r"^\$ python -m theory\.claim (.*?)\n(.*?)(?=\n\n\$ |\n```)",
     README.read_text(),

@@ -21,7 +21,6 @@ from theory.support import command as cli
 from theory.support import files
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import THEOREMS
-from theory.verification.baselines import baseline_rows
 from theory.verification.communication import typical_communication
 from theory.verification.report import Report, as_json, make_report
 from theory.verification.summary import median
@@ -100,7 +99,6 @@ def report() -> Report:
         rounds=8, seeds=4, n_nodes=2, dimension=64, local_steps=(3,), heterogeneity=("iid",)
     )
     found = make_report(sweep, quick=True)
-    found.baselines = baseline_rows(("iid", "similar", "sorted"), local_steps=3, rounds=4)
     found.communication.append(typical_communication("similar", (1, 2, 5, 10, 20), eps=0.05))
     undecided = replace(found.checks[0], verdict=UNDECIDED, why="a reason " * 20)
     found.checks.append(undecided)
@@ -259,7 +257,7 @@ def test_a_theorem_alone_prints_nothing_else(
     content = json.loads(out.read_text())
     for kind in ("checks", "tightness", "slopes", "communication", "summary"):
         assert {row["theorem"] for row in content[kind]} == {"T2"}, kind
-    assert content["baselines"] == []
+    assert "baselines" not in content
     assert not re.search(r"\bT[013456]\b", capsys.readouterr().out.split("--details")[0])
 
 

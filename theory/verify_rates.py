@@ -213,8 +213,6 @@ def show(console: Console, found: Report, seconds: float, details: bool) -> None
         shown.append(tables.communication_table(found.communication))
         if details:
             shown.append(tables.needed_table(found.communication))
-    if found.baselines and details:
-        shown.append(tables.baseline_table(found.baselines))
     for table in shown:
         console.print(table)
         console.print()

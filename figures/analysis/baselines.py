@@ -1,32 +1,38 @@
-"""Exact paths of Local SGD and the baselines on one problem, each at its best step size."""
+"""Paths of Local SGD and its rivals on one problem, each at its best step size."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from theory.problems import generators
-from theory.verification.baselines import compare_baselines
+from theory.verification.baselines.compare import compare_baselines, power_law_problem
 
 
 def baseline_paths(
-    heterogeneity: generators.Heterogeneity, local_steps: int, rounds: int
+    heterogeneity: generators.Heterogeneity,
+    local_steps: int,
+    rounds: int,
+    seeds: int,
+    step_factors: list[float],
 ) -> dict[str, Any]:
-    """Every method's exact path on least squares with a power-law spectrum, step sizes tuned.
+    """Every method's path on least squares with a power-law spectrum, exact where it can be.
+
+    Args:
+        heterogeneity: of the nodes.
+        local_steps, rounds: K and R of Local SGD.
+        seeds: paths of FedProx and SCAFFOLD, whose expectation is not computed.
+        step_factors: multiples of each method's own default step, of which the best is kept.
 
     Returns:
-        "methods": a list of "method", "budget", "step_factor" (best multiple of the method's own
-        default step), "communications", "gradients" (a node), "loss".
+        "methods": a list of "method", "budget", "step_factor", "communications" (vectors a node has
+        sent), "gradients" (a node), "loss".
     """
-    problem = generators.least_squares(
-        n_nodes=5,
-        samples_per_node=40,
-        dimension=256,
-        rank=40,
-        decay=1.0,
-        heterogeneity=heterogeneity,
-    )
     found = compare_baselines(
-        problem, local_steps=local_steps, rounds=rounds, step_factors=(0.25, 0.5, 1.0, 1.5)
+        power_law_problem(heterogeneity),
+        local_steps=local_steps,
+        rounds=rounds,
+        seeds=seeds,
+        step_factors=step_factors,
     )
     return {
         "methods": [

@@ -235,11 +235,45 @@ DEEP_SPEED = {
         }
     ],
 }
+BASELINES = {
+    **_ORIGIN,
+    "local_steps": WHOLE,
+    "rounds": WHOLE,
+    "eps": NUMBER,
+    "seeds": WHOLE,
+    "step_factors": [NUMBER],
+    "prox_strengths": [NUMBER],
+    "fixed_outer_steps": [NUMBER],
+    "problems": [
+        {
+            "name": TEXT,
+            "heterogeneity": TEXT,
+            "n_nodes": WHOLE,
+            "n_samples": WHOLE,
+            "dimension": WHOLE,
+        }
+    ],
+    "rounds_to_eps": {},
+    "equal_budgets": [
+        {
+            "method": TEXT,
+            "budget": TEXT,
+            "local_steps": WHOLE,
+            "batch_size": (int, NONE),
+            "communications": WHOLE,
+            "gradients": NUMBER,
+            "loss": {},
+            "low": {},
+            "high": {},
+        }
+    ],
+}
 #: Path, as a pattern -> shape.
 SHAPES: dict[str, Any] = {
     "theory/results/verify_rates.json": VERIFICATION,
     "theory/results/worst_case.json": WORST_CASES,
     "theory/results/outer_step.json": OUTER_STEPS,
+    "theory/results/baselines.json": BASELINES,
     "theory/results/speed.json": THEORY_SPEED,
     "deep/results/speed.json": DEEP_SPEED,
     "deep/results/ladder/*.json": LADDER_RUN,

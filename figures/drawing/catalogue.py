@@ -14,6 +14,7 @@ from figures.drawing import (
     bend,
     bounds,
     deep_curves,
+    energy,
     orders,
     outer_map,
     outer_steps,
@@ -77,6 +78,16 @@ FIGURES: tuple[Entry, ...] = (
         "before averaging, against rounds. It grows with K and vanishes as the loss does: that is "
         "interpolation.",
         deep_curves.consensus_distance,
+    ),
+    Entry(
+        "energy",
+        "The energy balance: does training behave as if convex towards its solution?",
+        "Above: the loss of the batches. Second row: phi_hat, what the nodes' own steps do (1 or more, "
+        "dotted: as good as convex; below 0: away from the solution), and phi_total, with what averaging adds. "
+        "Third: its parts, aim and noise, whose difference phi_hat is. Below: which share of the squared "
+        "distance averaging and progress took, and what noise gave back. The first columns are the control, "
+        "convex problems on which phi_hat is at least 1 by theorem.",
+        energy.energy,
     ),
     Entry(
         "bound-vs-measured",
@@ -160,10 +171,11 @@ FIGURES: tuple[Entry, ...] = (
     ),
     Entry(
         "baselines",
-        "Local SGD beside mini-batch SGD, gradient descent and its acceleration",
-        "Exact expected loss against communications (left) and against sample gradients a node (right), "
-        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. Local "
-        "SGD is to be compared with the method that shares its budget on that axis.",
+        "Local SGD and its rivals at equal communication and at equal computation",
+        "Expected loss against vectors that a node sends (left) and against sample gradients a node (right), "
+        "with iid nodes (top) and sorted nodes (bottom), every method at its best step size. A panel "
+        "has the methods that share its budget with Local SGD, and their curves end where it is spent: "
+        "lower at the end is better. SCAFFOLD sends two vectors a round.",
         baselines.baselines,
     ),
     Entry(

@@ -16,7 +16,9 @@ from pathlib import Path
 from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
 from figures.record import (
+    baseline_tables,
     deep_tables,
+    energy_tables,
     ladder_tables,
     sources_table,
     speed_table,
@@ -40,6 +42,8 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "ladder-exponents": ladder_tables.ladder_exponents,
     "ladder-variants": ladder_tables.ladder_variants,
     "ladder": ladder_tables.ladder,
+    "energy": energy_tables.energy,
+    "energy-questions": energy_tables.energy_questions,
     "set-up": set_up,
     "deviations": deep_tables.deviations,
     "verification": theory_tables.verification,
@@ -47,6 +51,8 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "tightness": theory_tables.tightness,
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,
+    "rounds-to-eps": baseline_tables.rounds_to_eps,
+    "equal-budgets": baseline_tables.equal_budgets,
     "worst-cases": worst_case_tables.worst_cases,
     "outer-steps": worst_case_tables.outer_steps,
     "certificates": worst_case_tables.certificates,

@@ -71,11 +71,13 @@ STORY: tuple[Section, ...] = (
             "by how much it may be stretched. On the instance on which plain averaging is slowest, "
             "that ends in one round; no fixed step does. What fixed steps can do is the second figure: "
             "the exact worst case over both of them.",
-            "The last figure sets Local SGD beside mini-batch SGD, gradient descent and accelerated gradient "
-            "descent at equal communication and at equal computation, each at the best of its step sizes.",
+            "The last figure sets Local SGD beside mini-batch SGD, gradient descent and its acceleration, "
+            "one-shot averaging, FedProx and SCAFFOLD, at equal communication and at equal computation, each "
+            "at the best of its step sizes. SCAFFOLD removes a bias that there is none of when the nodes "
+            "share a minimiser; it can gain on the way there only, and sends twice as much.",
         ),
         figures=("outer-steps", "outer-map", "bend-participants", "baselines"),
-        tables=("outer-steps",),
+        tables=("rounds-to-eps", "equal-budgets", "outer-steps"),
     ),
     Section(
         heading="Do the bounds hold, and how much of them is real?",
@@ -98,7 +100,7 @@ STORY: tuple[Section, ...] = (
             "fits every image has no minimiser, so no theorem above covers it: this is an experiment. The "
             "rules by which it is read were written down before its results.",
         ),
-        figures=("loss-vs-rounds", "rounds-to-loss"),
+        figures=("loss-vs-rounds", "rounds-to-loss", "energy"),
         more=("loss-fixed-rounds", "inverse-loss", "consensus-distance"),
         tables=(
             "deep-orders",
@@ -108,6 +110,8 @@ STORY: tuple[Section, ...] = (
             "ladder-exponents",
             "ladder-variants",
             "ladder",
+            "energy-questions",
+            "energy",
             "set-up",
             "deviations",
         ),

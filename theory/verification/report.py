@@ -12,7 +12,6 @@ from typing import Any
 from theory.problems.margin import MarginProblem
 from theory.support.provenance import provenance
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
-from theory.verification.baselines import BaselineRow, baseline_rows
 from theory.verification.check import Check
 from theory.verification.communication import (
     Communication,
@@ -48,7 +47,6 @@ class Report:
     tightness: list[Tightness] = field(default_factory=list)
     slopes: list[SlopeFit] = field(default_factory=list)
     communication: list[Communication] = field(default_factory=list)
-    baselines: list[BaselineRow] = field(default_factory=list)
 
     @property
     def summary(self) -> list[TheoremSummary]:
@@ -81,12 +79,12 @@ def make_report(
 ) -> Report:
     """The sweep; and, if it is about all problems and breaks nothing, what else its theorems have.
 
-    That is instances, orders and communication of the theorems chosen, and the baselines if all are.
+    That is instances, orders and communication of the theorems chosen.
 
     Args:
         sweep: what to check.
         workers: joblib workers for the sweep.
-        quick: smaller families, no baselines.
+        quick: smaller and fewer families.
         report: called with (cells done, cells).
 
     Raises:
@@ -109,8 +107,6 @@ def make_report(
         found.communication += [typical_communication(level) for level in LEVELS]
     found.slopes = [s for s in found.slopes if s.theorem in chosen]
     found.communication = [c for c in found.communication if c.theorem in chosen]
-    if not quick and chosen >= set(Sweep().theorems):
-        found.baselines = baseline_rows(LEVELS)
     return found
 
 
@@ -163,7 +159,6 @@ def as_json(found: Report) -> dict[str, Any]:
         ],
         "undercut_reading": UNDERCUT_READING,
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found.communication],
-        "baselines": [asdict(b) for b in found.baselines],
     }
 
 

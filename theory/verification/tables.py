@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, OBSERVED, UNDECIDED
-from theory.verification.baselines import BaselineRow
 from theory.verification.check import Check
 from theory.verification.communication import Communication
 from theory.verification.slopes import SlopeFit
@@ -54,7 +53,7 @@ def _rate(value: float) -> str:
     return f"1-{gap:.1e}" if 0 < gap < 1e-3 else f"{value:.4f}"
 
 
-def _table(title: str, text: dict[str, int], numbers: Sequence[str], verdict: bool = True) -> Table:
+def ruled(title: str, text: dict[str, int], numbers: Sequence[str], verdict: bool = True) -> Table:
     """Columns of text with the most letters each may take, columns of numbers, and the verdict."""
     table = Table(title=title, title_justify="left", box=_RULED, padding=(0, 0), show_edge=False)
     for name, most in text.items():
@@ -81,7 +80,7 @@ def summary_table(rows: Sequence[TheoremSummary]) -> Table:
     name = max((len(row.theorem) for row in rows), default=3)
     widest = sum(max(len(v[i]) for v in [*values, ("least", "median")]) for i in (0, 1))
     # Three counts of five letters, and a space between seven columns.
-    table = _table(
+    table = ruled(
         title,
         {"": name, "says": WIDTH - name - 15 - widest - 6},
         ("holds", "fails", "undec", "least", "median"),
@@ -102,7 +101,7 @@ def summary_table(rows: Sequence[TheoremSummary]) -> Table:
 
 def sharper_table(rows: Iterable[SharperSummary]) -> Table:
     """Median bound / measured of a theorem and of its sharper variants, on the same checks."""
-    table = _table(
+    table = ruled(
         "Sharper: median bound / measured before and after, where both hold",
         {"variant": 8, "says": 36},
         ("checks", "before", "after"),
@@ -129,7 +128,7 @@ def undecided_table(checks: Iterable[Check]) -> Table:
     for c in checks:
         if c.verdict == UNDECIDED:
             groups[c.theorem, c.why].append(f"{_place(c)}, K = {c.local_steps}")
-    table = _table("Undecided", {"theorem": 8, "where": 34, "why": 34}, (), verdict=False)
+    table = ruled("Undecided", {"theorem": 8, "where": 34, "why": 34}, (), verdict=False)
     for (theorem, why), places in groups.items():
         table.add_row(theorem, "; ".join(places), why)
     return table
@@ -144,7 +143,7 @@ def check_tables(checks: Sequence[Check]) -> list[Table]:
         numbers = ["K", "measured", "at most", "bound", "ratio"]
         if linear:
             numbers = ["K", "rate an iteration", "its bound", "ratio"]
-        table = _table(
+        table = ruled(
             f"{name}: left side and bound (full: full gradients)", {"problem": 33}, numbers
         )
         for c in rows:
@@ -169,7 +168,7 @@ def not_applicable_table(checks: Iterable[Check]) -> Table:
     for c in checks:
         if c.verdict == NOT_APPLICABLE:
             groups[c.theorem, c.why][c.problem].add(c.heterogeneity)
-    table = _table(
+    table = ruled(
         "Not applicable: which assumption fails",
         {"theorem": 8, "where": 34, "why": 34},
         (),
@@ -183,7 +182,7 @@ def not_applicable_table(checks: Iterable[Check]) -> Table:
 
 def tightness_table(rows: Sequence[Tightness]) -> Table:
     """The instances."""
-    table = _table(
+    table = ruled(
         "Tightness: bound / measured on the instances",
         {"instance": 8, "theorem": 7, "metric": 18},
         ("K", "R", "ratio", "limit"),
@@ -198,7 +197,7 @@ def tightness_table(rows: Sequence[Tightness]) -> Table:
 def slope_table(fits: Sequence[SlopeFit], details: bool = False) -> Table:
     """Fitted log-log slopes, without those of which nothing is predicted unless asked for."""
     title = "Order: log-log slope, predicted -1; factor below C/sqrt(nT) at the end"
-    table = _table(title, {"family": 35}, ("slope", "95% interval", "factor"))
+    table = ruled(title, {"family": 35}, ("slope", "95% interval", "factor"))
     for f in fits:
         if f.predicted is None and not details:
             continue
@@ -213,7 +212,7 @@ def communication_table(rows: Sequence[Communication]) -> Table:
     """Measured rounds to eps against K."""
     ks = [f"K={k}" for k in rows[0].local_steps]
     title = "Communication: rounds until f(xbar_R) <= eps at step size 1/L"
-    table = _table(title, {"problem": 33}, (*ks, "slope"))
+    table = ruled(title, {"problem": 33}, (*ks, "slope"))
     for r in rows:
         measured = ["-" if math.isnan(m) else f"{m:,.0f}" for m in r.rounds]
         table.add_row(r.family, *measured, f"{r.fit.slope:.3f}", _verdict(r.fit.verdict))
@@ -224,26 +223,8 @@ def needed_table(rows: Sequence[Communication]) -> Table:
     """The rounds to eps that the bounds need."""
     ks = [f"K={k}" for k in rows[0].local_steps]
     title = "Communication: rounds to eps that the theorem's bound needs"
-    table = _table(title, {"problem": 22}, ("eps", "theorem", *ks), verdict=False)
+    table = ruled(title, {"problem": 22}, ("eps", "theorem", *ks), verdict=False)
     for r in rows:
         needed = [number(math.ceil(b)) for b in r.bound]
         table.add_row(r.family, number(r.accuracy), r.theorem, *needed)
-    return table
-
-
-def baseline_table(rows: Sequence[BaselineRow]) -> Table:
-    """Local SGD beside its convex baselines."""
-    title = "Baselines: exact E f(xbar) at the end, power-law least squares, best step"
-    numbers = ("batch", "rounds", "gradients", *rows[0].loss)
-    table = _table(title, {"method": 17, "shares": 13}, numbers, verdict=False)
-    for r in rows:
-        method = f"{r.method}, K = {r.local_steps}" if r.local_steps > 1 else r.method
-        shares = {"reference": "-", "equal communication and computation": "both"}
-        numbers = (
-            "all" if r.batch_size is None else str(r.batch_size),
-            f"{r.communications:,}",
-            f"{r.gradients:,.0f}",
-            *(number(value) for value in r.loss.values()),
-        )
-        table.add_row(method, shares.get(r.budget, r.budget.removeprefix("equal ")), *numbers)
     return table

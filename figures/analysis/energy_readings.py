@@ -1,0 +1,215 @@
+"""What the energy balances say of six questions, by rules.
+
+The rules were written before any balance of the ladder was looked at; ``paper_repro.md`` states them too.
+Only runs that have ended and whose balance closes are read; a question without them is not measured. A run's
+second half is that of its iterations. Its phases go by the batch loss of its windows: the plateau while it is
+above half of the first window's, the fall until it is below a tenth, the tail from there on.
+
+Away: does plain training with the paper's step 0.075 move away from its solution on its own? Yes if in the
+    second half phi_hat < 0 < phi_total in all its runs, no if in none, in part otherwise.
+Step: with which step would T1's mechanism hold? Below the least of 20 windows' turning step sizes, 2 sum
+    <g, x - z> / sum ||g||^2; it costs eta over that times the rounds, if rounds go like 1/eta. The largest
+    rung's runs, one by one; none if an aim is negative.
+Plateau: a phase of its own if the middle halves of the windows' aims, or those of their noises, do not
+    overlap between plateau and fall. Yes, no, in part as above; a phase needs four windows.
+Tail: the phase of near constant phi_total if the windows' 90% quantile is at most 1.5 times their 10%
+    quantile in the tail, and more than that in the fall.
+Bend: rounds that are level until K = 1/c and then fall like 1/K need K rounds(K)/rounds(1) = 1/c at the
+    largest K. c is the median over the second halves of the regime's runs. Yes where the two are within a
+    factor of 2.
+Extrapolation: P/Q predicts its gain, rounds(plain)/rounds(extrapolated), if it is within a factor of 2 of
+    the median P/Q of the plain run's second half; no, too, where only the extrapolated run misses the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from figures.analysis.deep_runs import column
+from figures.analysis.energy import Balance, balances
+from figures.analysis.ladder import Run, Rung
+from theory.support.energy import Array, Windows
+
+PAPER_STEP, NEAR_CONSTANT, FACTOR = 0.075, 1.5, 2.0
+PLATEAU, TAIL, LEAST_WINDOWS, COARSE = 0.5, 0.1, 4, 20
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A question, what was measured, and the answer by its rule."""
+
+    question: str
+    measured: str
+    answer: str
+
+
+def readings(runs: Sequence[Run]) -> list[Reading]:
+    """The six questions, each answered from the runs there are."""
+    plain = [balance for balance in balances(runs) if balance.run.is_plain]
+    return [
+        _away(plain),
+        _step(plain),
+        _plateau(plain),
+        _tail(plain),
+        _bend(runs),
+        _extrapolation(runs),
+    ]
+
+
+def _together(answers: Sequence[bool]) -> str:
+    if not answers:
+        return NOT_MEASURED
+    return "yes" if all(answers) else "in part" if any(answers) else "no"
+
+
+def _name(run: Run) -> str:
+    seed = f", seed {run.seed}" if run.seed else ""
+    return f"{run.regime}, K = {run.local_steps}{seed}"
+
+
+def _list(parts: Sequence[str]) -> str:
+    return "; ".join(parts) if parts else "-"
+
+
+def _away(plain: Sequence[Balance]) -> Reading:
+    parts, answers = [], []
+    for balance in plain:
+        if balance.run.config["step_size"] != PAPER_STEP:
+            continue
+        own, total = float(balance.late.phi_hat[0]), float(balance.late.phi_total[0])
+        parts.append(f"{_name(balance.run)}: phi_hat {own:.2f}, phi_total {total:.2f}")
+        answers.append(own < 0 < total)
+    question = (
+        "At step 0.075, do own steps move away and averaging bring nearer, in the second half?"
+    )
+    return Reading(question, _list(parts), _together(answers))
+
+
+def _largest(plain: Sequence[Balance]) -> list[Balance]:
+    rung: Rung | None = max((b.run.rung for b in plain), default=None)
+    return [b for b in plain if b.run.rung == rung]
+
+
+def _step(plain: Sequence[Balance]) -> Reading:
+    parts, least = [], []
+    for balance in _largest(plain):
+        windows = balance.windows.at_most(COARSE)
+        turning = float(windows.turning_step_size.min())
+        least.append(turning)
+        eta = windows.step_size
+        cost = f"{eta / turning:.1f} times the rounds" if turning > 0 else "no step"
+        parts.append(f"{_name(balance.run)}: {turning:.3g}, {cost}")
+    question = "With which step would T1's mechanism hold, and at what cost in rounds?"
+    if not least:
+        return Reading(question, "-", NOT_MEASURED)
+    answer = f"below {min(least):.2g}" if min(least) > 0 else "with none"
+    return Reading(question, _list(parts), answer)
+
+
+def phases(windows: Windows) -> tuple[slice, slice, slice]:
+    """The windows of plateau, fall and tail, by the mean batch loss."""
+    loss = windows.loss / np.diff(windows.iteration)
+    below_half = np.flatnonzero(loss < PLATEAU * loss[0])
+    below_tenth = np.flatnonzero(loss < TAIL * loss[0])
+    fall = int(below_half[0]) if len(below_half) else len(windows)
+    tail = int(below_tenth[0]) if len(below_tenth) else len(windows)
+    return slice(0, fall), slice(fall, tail), slice(tail, len(windows))
+
+
+def _apart(one: Array, two: Array) -> bool:
+    """Whether the middle halves of two samples do not overlap."""
+    (low, high), (other_low, other_high) = (
+        np.quantile(one, (0.25, 0.75)),
+        np.quantile(two, (0.25, 0.75)),
+    )
+    return bool(high < other_low or other_high < low)
+
+
+def _plateau(plain: Sequence[Balance]) -> Reading:
+    parts, answers = [], []
+    for balance in _largest(plain):
+        w = balance.windows
+        plateau, fall, _ = phases(w)
+        aim, noise = w.aim, w.noise
+        if min(len(aim[plateau]), len(aim[fall])) < LEAST_WINDOWS:
+            continue
+        answers.append(_apart(aim[plateau], aim[fall]) or _apart(noise[plateau], noise[fall]))
+        medians = [f"{np.median(x[p]):.2f}" for x in (aim, noise) for p in (plateau, fall)]
+        parts.append(
+            f"{_name(balance.run)}: aim {medians[0]} then {medians[1]}, noise {medians[2]} then {medians[3]}"
+        )
+    question = "Is the plateau before the fall a phase of its own in aim or noise?"
+    return Reading(question, _list(parts), _together(answers))
+
+
+def _spread(values: Array) -> float:
+    """90% over 10% quantile; infinite where not all is positive."""
+    low, high = np.quantile(values, (0.1, 0.9))
+    return float(high / low) if low > 0 else np.inf
+
+
+def _tail(plain: Sequence[Balance]) -> Reading:
+    parts, answers = [], []
+    for balance in _largest(plain):
+        total = balance.windows.phi_total
+        _, fall, tail = phases(balance.windows)
+        if min(len(total[fall]), len(total[tail])) < LEAST_WINDOWS:
+            continue
+        in_fall, in_tail = _spread(total[fall]), _spread(total[tail])
+        answers.append(in_tail <= NEAR_CONSTANT < in_fall)
+        parts.append(
+            f"{_name(balance.run)}: spread {in_fall:.2g} in the fall, {in_tail:.2g} in the tail"
+        )
+    question = "Is the tail the phase of near constant phi_total?"
+    return Reading(question, _list(parts), _together(answers))
+
+
+def second_half(run: Run, name: str) -> float | None:
+    """The median of a column of the metrics in the second half of the iterations; None without rows."""
+    iterations, values = column(run.result, "iteration"), column(run.result, name)
+    late = values[(iterations >= 0.5 * iterations[-1]) & np.isfinite(values)]
+    return float(np.median(late)) if len(late) else None
+
+
+def _bend(runs: Sequence[Run]) -> Reading:
+    groups: dict[tuple[Rung, str], dict[int, Run]] = {}
+    for run in runs:
+        if run.is_plain and run.rounds and not run.seed:
+            groups.setdefault((run.rung, run.regime), {})[run.local_steps] = run
+    parts, answers = [], []
+    for (rung, regime), by_k in groups.items():
+        largest = max(by_k)
+        first, last = by_k.get(1), by_k[largest]
+        found = [c for run in by_k.values() if (c := second_half(run, "least_loss_ratio"))]
+        if first is None or largest == 1 or not found or not first.rounds or not last.rounds:
+            continue
+        bend, inverse = largest * last.rounds / first.rounds, 1 / float(np.median(found))
+        answers.append(1 / FACTOR <= bend / inverse <= FACTOR)
+        parts.append(f"{rung.label}, {regime}: bend at {bend:.2g}, 1/c = {inverse:.2g}")
+    question = "Does the bend of rounds against K come near 1/c, with c measured on the network?"
+    return Reading(question, _list(parts), _together(answers))
+
+
+def _extrapolation(runs: Sequence[Run]) -> Reading:
+    plain = {(r.rung, r.regime, r.local_steps, r.seed): r for r in runs if r.is_plain and r.rounds}
+    parts, answers = [], []
+    for run in runs:
+        beside = plain.get((run.rung, run.regime, run.local_steps, run.seed))
+        if run.variant != "extrapolated outer step" or beside is None or not beside.rounds:
+            continue
+        ratio = second_half(beside, "movement_ratio")
+        if ratio is None or run.summary["status"] == "unfinished":
+            continue
+        if run.rounds:
+            gain = beside.rounds / run.rounds
+            answers.append(1 / FACTOR <= gain / ratio <= FACTOR)
+            parts.append(f"{_name(run)}: P/Q {ratio:.2g}, gain {gain:.2g}")
+        else:
+            answers.append(False)
+            parts.append(f"{_name(run)}: P/Q {ratio:.2g}, {run.summary['status']}")
+    question = "Does P/Q predict what extrapolation gains?"
+    return Reading(question, _list(parts), _together(answers))

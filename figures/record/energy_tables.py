@@ -1,0 +1,75 @@
+"""Tables of the energy balances: every run that has one, and the questions that they answer by rules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from figures.analysis.energy import Balance, balances, control, runs_with_results
+from figures.analysis.energy_readings import readings, second_half
+from figures.analysis.sources import Sources
+from figures.record.table import Table, value_text
+from theory.support.energy import Windows
+
+
+def energy(sources: Sources) -> Table:
+    """Every balance: of runs, and of the control."""
+    rows = [_row(balance) for balance in balances(runs_with_results(sources))]
+    for cell in control(sources):
+        whole = cell.windows.whole()
+        rows.append((f"control: {cell.label}", str(cell.local_steps), *_numbers(whole), "-", "-"))
+    return Table(
+        "The energy balance: of own steps, averaging, and the shares of D_0",
+        (
+            "run",
+            "K",
+            "phi_hat",
+            "phi_total",
+            "aim",
+            "noise",
+            "Lambda",
+            "turning step",
+            "averaging took",
+            "progress took",
+            "noise gave back",
+            "c",
+            "P/Q",
+        ),
+        rows,
+        "Over whole runs, towards the last model; the control towards x*, on problems where phi_hat is at "
+        "least 1 by theorem (sigmoid: no theorem). c = min_i f_i/f and P/Q: medians of the second half of "
+        "the iterations. Runs that have not ended, or whose balance does not close, are left out.",
+    )
+
+
+def _row(balance: Balance) -> tuple[str, ...]:
+    run = balance.run
+    seed = f", seed {run.seed}" if run.seed else ""
+    variant = f", {run.variant}" if run.variant else ""
+    return (
+        f"{run.rung.label}, {run.regime}{variant}{seed}",
+        str(run.local_steps),
+        *_numbers(balance.windows.whole()),
+        value_text(second_half(run, "least_loss_ratio"), ".2g"),
+        value_text(second_half(run, "movement_ratio"), ".2g"),
+    )
+
+
+def _numbers(whole: Windows) -> tuple[str, ...]:
+    shares = whole.shares
+    values = (whole.phi_hat, whole.phi_total, whole.aim, whole.noise)
+    return (
+        *(f"{float(value[0]):.2f}" for value in values),
+        f"{float(whole.smoothness[0]):.3g}",
+        f"{float(whole.turning_step_size[0]):.2g}",
+        *(f"{float(np.abs(shares[name][0])):.0%}" for name in ("averaging", "progress", "noise")),
+    )
+
+
+def energy_questions(sources: Sources) -> Table:
+    """The questions, what was measured, and the answer that the rule gives."""
+    return Table(
+        "What the balances answer",
+        ("question", "measured", "by the rule"),
+        [(r.question, r.measured, r.answer) for r in readings(runs_with_results(sources))],
+        "The rules were written before the ladder's balances were looked at; they stand above the table.",
+    )
