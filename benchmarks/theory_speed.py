@@ -5,7 +5,7 @@
 Needs the extra ``bench`` (JAX, for this comparison only). All methods take the same draws and must end
 at the same models; times are medians of alternating repeats after a warm-up that compiles. A method too
 slow for all T iterations runs fewer and is scaled: its cost an iteration does not depend on T, which the
-first table checks on the fastest one.
+first table checks on the fastest one. The floor of an engine is in ``machine_floor.py``.
 """
 
 from __future__ import annotations
@@ -15,51 +15,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numba
 import numpy as np
 import typer
-from numba import njit, prange
+from machine_floor import floor_parts
 from rich.console import Console
 from rich.table import Table
+from theory_methods import Runner, Size, engine, jax_scan, python_loop
 
-from theory.problems.generators import least_squares
-from theory.problems.margin import MarginProblem
-from theory.simulation.local_sgd import run_local_sgd
-from theory.simulation.streams import sample_indices
 from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import write_json
 from theory.support.provenance import provenance
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-Runner = Callable[[int], np.ndarray]
-STEP = 0.9
-
-
-@dataclass(frozen=True)
-class Size:
-    """n nodes, m samples a node, d, K, seeds, T iterations."""
-
-    n_nodes: int = 20
-    samples: int = 10
-    dimension: int = 200
-    local_steps: int = 5
-    seeds: int = 8
-    iterations: int = 10_000
-
-    def problem(self) -> MarginProblem:
-        """Least squares of that size."""
-        return least_squares(
-            n_nodes=self.n_nodes,
-            samples_per_node=self.samples,
-            dimension=self.dimension,
-            rank=min(self.dimension, self.n_nodes * self.samples),
-        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +45,9 @@ class Timing:
         seconds: median for ``iterations``.
         scaled: seconds for all T of the size.
         low, high: least and largest, scaled likewise.
-        floor_share: the machine's floor for this method's arithmetic over the time taken; None where no
-            floor was computed.
+        floor_parts: seconds of the parts of the machine's floor for this method; empty where none was
+            measured.
+        floor_share: their sum over ``scaled``; None where there is no floor.
     """
 
     method: str
@@ -83,158 +57,8 @@ class Timing:
     scaled: float
     low: float
     high: float
+    floor_parts: dict[str, float] = field(default_factory=dict)
     floor_share: float | None = None
-
-
-# ---- the alternatives ----------------------------------------------------------------------------
-
-
-def engine(problem: MarginProblem, size: Size, name: str) -> Runner:
-    """One of ours, through the public function; records nothing but the end."""
-
-    def run(iterations: int) -> np.ndarray:
-        return run_local_sgd(
-            problem,
-            step_size=STEP,
-            local_steps=size.local_steps,
-            rounds=iterations // size.local_steps,
-            seeds=size.seeds,
-            engine=name,
-            averages=[],
-            record=[iterations],
-        ).final_model[0]
-
-    return run
-
-
-def python_loop(problem: MarginProblem, size: Size) -> Runner:
-    """What one writes first: a loop over seeds, steps and nodes, NumPy on one node's model."""
-    rows = problem.features.reshape(size.n_nodes, size.samples, -1)
-    targets = problem.targets.reshape(size.n_nodes, size.samples)
-
-    def run(iterations: int) -> np.ndarray:
-        draws = _draws(problem, size, iterations)
-        out = []
-        for seed in range(size.seeds):
-            mean = problem.start
-            for first in range(0, iterations, size.local_steps):
-                models = []
-                for i in range(size.n_nodes):
-                    x = mean.copy()
-                    for t in range(first, first + size.local_steps):
-                        j = draws[seed, i, t]
-                        a = rows[i, j]
-                        x -= STEP * (a @ x - targets[i, j]) * a
-                    models.append(x)
-                mean = np.mean(models, axis=0)
-            out.append(mean)
-        return np.array(out)
-
-    return run
-
-
-def jax_scan(problem: MarginProblem, size: Size) -> Runner:
-    """JAX: vmap over seeds and nodes, lax.scan over local steps and rounds, jit around it all."""
-    import jax
-    from jax import lax
-    from jax import numpy as jnp
-
-    jax.config.update("jax_enable_x64", True)
-    rows = jnp.asarray(problem.features.reshape(size.n_nodes, size.samples, -1))
-    targets = jnp.asarray(problem.targets.reshape(size.n_nodes, size.samples))
-    start = jnp.asarray(problem.start)
-
-    def step(x: Any, j: Any, node_rows: Any, node_targets: Any) -> Any:
-        a = node_rows[j]
-        return x - STEP * (a @ x - node_targets[j]) * a
-
-    def node(mean: Any, draws: Any, node_rows: Any, node_targets: Any) -> Any:
-        return lax.scan(lambda x, j: (step(x, j, node_rows, node_targets), None), mean, draws)[0]
-
-    def one_round(mean: Any, draws: Any) -> Any:
-        return jax.vmap(node, (None, 0, 0, 0))(mean, draws, rows, targets).mean(axis=0), None
-
-    @jax.jit
-    def all_rounds(draws: Any) -> Any:
-        # draws: (seeds, rounds, n, K)
-        return jax.vmap(lambda d: lax.scan(one_round, start, d)[0])(draws)
-
-    def run(iterations: int) -> np.ndarray:
-        draws = _draws(problem, size, iterations).reshape(
-            size.seeds, size.n_nodes, -1, size.local_steps
-        )
-        return np.asarray(all_rounds(jnp.asarray(draws.transpose(0, 2, 1, 3))))
-
-    return run
-
-
-def _draws(problem: MarginProblem, size: Size, iterations: int) -> np.ndarray:
-    return sample_indices(
-        np.arange(size.seeds, dtype=np.uint64), problem.node_sizes, 0, iterations, 1
-    )[..., 0]
-
-
-# ---- the machine's floor -------------------------------------------------------------------------
-
-
-@njit(parallel=True, fastmath=True)
-def _triads(a, b, c, repeats):  # type: ignore[no-untyped-def]
-    for thread in prange(a.shape[0]):
-        for _ in range(repeats):
-            for k in range(a.shape[1]):
-                a[thread, k] = b[thread, k] + 0.5 * c[thread, k]
-
-
-def bandwidth(working_set: float) -> float:
-    """Bytes a second of a triad over all threads, each on a working set of that many bytes."""
-    threads = numba.get_num_threads()
-    length = max(64, int(working_set / 24))
-    a, b, c = np.ones((3, threads, length))
-    repeats = max(1, int(4e7 / (length * threads)))
-    best = np.inf
-    for attempt in range(6):
-        begin = time.perf_counter()
-        _triads(a, b, c, repeats)
-        if attempt:
-            best = min(best, time.perf_counter() - begin)
-    return 24.0 * length * threads * repeats / best
-
-
-def peak_flops() -> float:
-    """Floating-point operations a second of a BLAS matrix product."""
-    a = np.random.default_rng(0).standard_normal((1500, 1500))
-    best = np.inf
-    for _ in range(5):
-        begin = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * 1500**3 / best
-
-
-def floor_seconds(method: str, size: Size, flops: float) -> float | None:
-    """The least time for the method's arithmetic: its bytes or its flops, whichever takes longer.
-
-    In R^d a step reads the model, its sample and the next and writes the model (32 d bytes) with 4 d
-    flops. In margin space a step moves the node's m margins along a row of its Gram block (24 m bytes,
-    2 m flops), and a round adds one Gram row for each of the samples that its n K draws touch (16 N
-    bytes and 2 N flops, in passes of four rows).
-    """
-    runs, total = size.seeds, size.n_nodes * size.samples
-    steps = runs * size.n_nodes * size.iterations
-    rounds = runs * size.iterations / size.local_steps
-    if method == "numba":
-        moved, done = 32.0 * size.dimension * steps, 4.0 * size.dimension * steps
-        # As if model and sample were always in the cache that holds the two: no run can be faster.
-        working = 8.0 * size.dimension * 2
-    elif method == "margin":
-        # Draws with replacement: a node touches m (1 - (1 - 1/m)^K) samples a round.
-        seen = size.n_nodes * size.samples * (1 - (1 - 1 / size.samples) ** size.local_steps)
-        moved = 24.0 * size.samples * steps + rounds * seen * total * (8.0 + 16.0 / 4)
-        done = 2.0 * size.samples * steps + rounds * seen * total * 2.0
-        working = 8.0 * total**2
-    else:
-        return None
-    return max(moved / bandwidth(working), done / flops)
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -253,6 +77,13 @@ def _affordable(run: Runner, size: Size, budget: float) -> int:
         count = min(size.iterations, 4 * count)
 
 
+def with_floor(timing: Timing) -> Timing:
+    """The timing beside the floor of its method, if it has one."""
+    parts = floor_parts(timing.method, timing.size)
+    share = sum(parts.values()) / timing.scaled if parts else None
+    return replace(timing, floor_parts=parts, floor_share=share)
+
+
 def measure(runners: dict[str, Runner], size: Size, repeats: int, budget: float) -> list[Timing]:
     """Alternate the methods ``repeats`` times; each runs as many iterations as ``budget`` allows."""
     counts = {name: _affordable(run, size, budget) for name, run in runners.items()}
@@ -262,12 +93,10 @@ def measure(runners: dict[str, Runner], size: Size, repeats: int, budget: float)
             begin = time.perf_counter()
             run(counts[name])
             samples[name].append(time.perf_counter() - begin)
-    flops = peak_flops()
     out = []
     for name in runners:
         scale = size.iterations / counts[name]
         median = float(np.median(samples[name]))
-        floor = floor_seconds(name, size, flops)
         out.append(
             Timing(
                 name,
@@ -277,7 +106,6 @@ def measure(runners: dict[str, Runner], size: Size, repeats: int, budget: float)
                 median * scale,
                 min(samples[name]) * scale,
                 max(samples[name]) * scale,
-                None if floor is None else floor / (median * scale),
             )
         )
     return out
@@ -420,7 +248,7 @@ def main(
         if jax:
             runners["JAX"] = jax_scan(problem, size)
         agreed = agreement(runners, size)
-        timings = measure(runners, size, repeats, budget)
+        timings = [with_floor(t) for t in measure(runners, size, repeats, budget)]
         comparison: dict[str, Any] = {"agreement": agreed}
         if jax:
             best, medians = fastest_process(timings.pop(), processes, repeats)
@@ -429,6 +257,10 @@ def main(
         comparison["timings"] = [asdict(t) for t in timings]
         comparisons.append(comparison)
         console.print(comparison_table(timings, agreed))
+        for t in timings:
+            parts = ", ".join(f"{name} {1e3 * part:.3g} ms" for name, part in t.floor_parts.items())
+            if parts:
+                console.print(f"Floor of {t.method}: {parts}")
         if jax:
             text = ", ".join(f"{m:.3g}" for m in sorted(comparison["jax_seconds_by_process"]))
             console.print(f"JAX, medians by process: {text} s; the best is in the table")
@@ -447,10 +279,10 @@ def main(
         "seeds": ("seeds", [2, 8, 32], ["numba", "margin"]),
     }
     record["scaling"] = {}
-    for field, (label, values, names) in series.items():
-        timings = scaling(base, field, values, names, budget=1.0)
-        record["scaling"][field] = [asdict(t) for t in timings]
-        console.print(scaling_table(timings, field, label))
+    for varied, (label, values, names) in series.items():
+        timings = scaling(base, varied, values, names, budget=1.0)
+        record["scaling"][varied] = [asdict(t) for t in timings]
+        console.print(scaling_table(timings, varied, label))
     if json is not None:
         write_json(json, record)
         console.print(f"Wrote {json}")

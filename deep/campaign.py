@@ -73,7 +73,8 @@ def campaign(
     real("--checkpoint-minutes", checkpoint_minutes, least=0)
     content = read_campaign(file)
     if status:
-        cli.console().print(status_table(content, runs_folder))
+        console = cli.console()
+        console.print(status_table(content, runs_folder, min(80, console.width)))
         return cli.DONE
     began = time.perf_counter()
     results = results or Path("deep/results") / file.stem

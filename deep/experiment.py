@@ -165,12 +165,19 @@ def run_experiment(
     )
     n_local = len(communicator.nodes(config.n_nodes))
     place = find_device(machine.device)
+    kind = engine_for(config.engine, place, config.precision)
+    for option, chosen in (
+        ("compile", machine.compile_model),
+        ("cuda-graphs", machine.cuda_graphs),
+    ):
+        if chosen and kind in ("simd", "loop"):
+            raise UserError(f"--{option} is set, allowed: with a stacked engine, not {kind}")
     if place.type == "cpu":
         check_memory(
             architecture,
             n_local=n_local,
             batch_size=config.batch_size,
-            engine=engine_for(config.engine, place, config.precision),
+            engine=kind,
             precision=config.precision,
             threads=machine.threads or available_cores(),
         )
@@ -189,13 +196,6 @@ def run_experiment(
         cuda_graphs=machine.cuda_graphs,
         channels_last=machine.channels_last,
     )
-    for option, chosen in (
-        ("compile", machine.compile_model),
-        ("cuda-graphs", machine.cuda_graphs),
-    ):
-        if chosen and engine.name in ("simd", "loop"):
-            engine.close()
-            raise UserError(f"--{option} is set, allowed: with a stacked engine, not {engine.name}")
     if engine.name == "simd":
         # It has threads of its own. PyTorch only adds up models here, and on a busy machine the
         # barrier of a second thread costs ten times the sum.

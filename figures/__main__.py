@@ -7,6 +7,7 @@ bad input, 130 when interrupted: what is made by then stays, and the next call g
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -56,9 +57,10 @@ def main(
     """
     console = Console(highlight=False, soft_wrap=True)
     if list_names:
-        width = max(len(entry.name) for entry in FIGURES)
+        width = max(len(entry.name) for entry in FIGURES) + 2
         for entry in FIGURES:
-            console.print(f"{entry.name:{width}}  {escape(entry.title)}", highlight=False)
+            text = f"{entry.name:{width}}{entry.title}"
+            console.print(escape(textwrap.fill(text, 80, subsequent_indent=" " * width)))
         return cli.DONE
     named = [name for name in names or [] if name not in SPECIAL]
     asked = set(names or []) & set(SPECIAL)

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -86,9 +87,23 @@ class Commands:
         """Run a command; one that takes longer than ``seconds`` fails the test."""
         return Done(**self._ask("run", seconds, command, *arguments))
 
+    @contextlib.contextmanager
+    def environment(self, **values: str) -> Iterator[None]:
+        """Inside, the process has these in its environment."""
+        before = self._ask("environment", 10, "set", *(f"{k}={v}" for k, v in values.items()))
+        try:
+            yield
+        finally:
+            kept = [f"{k}={v}" for k, v in before.items()]
+            self._ask("environment", 10, "set", *kept, *(k for k in values if k not in before))
+
     def start(self, command: str, *arguments: str) -> Child:
         """Start a command in a process of its own, without its output."""
         return Child(self, self._ask("start", 60, command, *arguments)["process"])
+
+    def start_unread(self, command: str, *arguments: str) -> Child:
+        """Start a command whose standard output is a pipe that nobody reads any more."""
+        return Child(self, self._ask("start unread", 60, command, *arguments)["process"])
 
     def _ask(self, what: str, seconds: float, *words: str) -> dict[str, Any]:
         if self._process is None or self._process.poll() is not None:
@@ -144,13 +159,15 @@ def serve(memory: int) -> None:
             # Until then a child that has ended keeps its number, which a kill may still reach.
             _, status = os.waitpid(int(command), 0)
             answer: dict[str, Any] = {"status": os.waitstatus_to_exitcode(status)}
+        elif what == "environment":
+            answer = _environment(arguments)
         else:
             module, name = COMMANDS[command]
             app = getattr(importlib.import_module(module), name)
             if command not in limited:
                 _limit(memory)
                 limited.add(command)
-            act = _run if what == "run" else _start
+            act = {"run": _run, "start": _start, "start unread": _start_unread}[what]
             answer = act(app, command, arguments)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -162,11 +179,24 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + memory, resource.RLIM_INFINITY))
 
 
+def _environment(changes: list[str]) -> dict[str, str]:
+    """Set NAME=VALUE, remove NAME; what those that were there had before."""
+    before = {}
+    for change in changes:
+        name, found, value = change.partition("=")
+        if name in os.environ:
+            before[name] = os.environ.pop(name)
+        if found:
+            os.environ[name] = value
+    return before
+
+
 def _run(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
     from theory.support import command as cli
 
     buffers = [io.BytesIO(), io.BytesIO()]
-    out, err = (io.TextIOWrapper(b, "utf-8", write_through=True) for b in buffers)
+    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
+    out, err = (io.TextIOWrapper(b, encoding, write_through=True) for b in buffers)
     status, bug = -1, ""
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -189,6 +219,25 @@ def _start(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
         done = _run(app, command, arguments)
         os.write(2, (done["err"] + done["bug"]).encode())
         status = 70 if done["bug"] else done["status"]
+    finally:
+        os._exit(status)
+
+
+def _start_unread(app: Any, command: str, arguments: list[str]) -> dict[str, Any]:
+    from theory.support import command as cli
+
+    process = os.fork()
+    if process:
+        return {"process": process}
+    status = 70
+    try:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        sys.stdout = os.fdopen(1, "w", buffering=1)
+        status = cli.run_command(app, command, arguments)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 

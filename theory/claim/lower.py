@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from theory.claim.expression import Expression
+from theory.support.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,5 +82,7 @@ def search_lower(
                             claimed=claimed,
                         )  # fmt: skip
     if worst is None:
-        raise ValueError("the claim has no positive value on the grid")
+        raise UserError(
+            "the claim is 0 or less on the whole grid, allowed: a bound above 0 somewhere"
+        )
     return LowerOutcome(**{**worst.__dict__, "tried": tried})

@@ -98,8 +98,8 @@ class Refutation:
 
     @property
     def ratio(self) -> float:
-        """measured / claimed, above 1."""
-        return self.measured.value / self.claimed
+        """measured / claimed, above 1; infinite for a claim of nothing or less."""
+        return self.measured.value / self.claimed if self.claimed > 0 else math.inf
 
 
 @dataclass

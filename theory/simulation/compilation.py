@@ -12,7 +12,10 @@ from numba import njit
 #: Sums may be reordered and products fused, so engines agree to rounding; NaN and infinity stay.
 FAST = {"reassoc", "contract", "nsz"}
 #: Files of compiled code.
-COMPILED_FILES = ("compiled_losses", "outer_steps", "model_kernels", "margin_kernels")
+COMPILED_FILES = (
+    *("streams", "compiled_losses", "outer_steps", "course"),
+    *("model_kernels", "margin_rounds", "margin_kernels"),
+)
 #: Hash of all compiled code: a function holds its callees' machine code, but Numba's cache knows only the
 #: file that the function itself is in.
 SOURCES = hashlib.sha256(

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from theory.problems.margin import MarginProblem
 from theory.simulation import margin_kernels, model_kernels
 from theory.simulation.compiled_losses import compiled_loss
+from theory.simulation.course import COLUMNS, Course
 from theory.simulation.draws import Window
 from theory.simulation.engines import Engine, NumpyEngine, Plan
+from theory.simulation.margin_rounds import MarginData
 from theory.simulation.outer_steps import NUMBER
 
 Array = NDArray[np.float64]
@@ -36,9 +38,9 @@ def _threads(tasks: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _course(plan: Plan) -> model_kernels.Course:
+def _course(plan: Plan) -> Course:
     rule, number = plan.rule
-    return model_kernels.Course(
+    return Course(
         local_steps=plan.local_steps,
         node_steps=plan.node_steps,
         weights=plan.weights,
@@ -54,6 +56,21 @@ def _loss_fields(problem: MarginProblem) -> dict[str, Any]:
     fields = compiled_loss(problem.loss)
     assert fields is not None  # such problems are refused before
     return dict(zip(("code", "value", "derivative"), fields, strict=True))
+
+
+# A larger Gram matrix comes from memory, and is not copied.
+_IN_CACHE = 1 << 20
+
+
+def _aligned(array: Array) -> Array:
+    """``array`` from the start of a cache line on: loads of whole vectors then touch one line each."""
+    if array.size > _IN_CACHE:
+        return np.ascontiguousarray(array)
+    spare = np.empty(array.size + 8)
+    begin = -(spare.ctypes.data // 8) % 8
+    out = spare[begin : begin + array.size].reshape(array.shape)
+    out[...] = array
+    return out
 
 
 class _InProgress:
@@ -97,7 +114,7 @@ class NumbaEngine:
         self.centers: Array = np.tile(problem.start, (plan.runs, 1))
         # Row s is the model of the s-th participant; meaningless between rounds.
         self.models: Array = np.tile(problem.start, (plan.runs, plan.participants, 1))
-        self.sums: Array = np.zeros((plan.runs, model_kernels.COLUMNS))
+        self.sums: Array = np.zeros((plan.runs, COLUMNS))
         self.best: Array = np.full(plan.runs, np.inf)
         self.record = plan.empty_record()
         self.carried = np.zeros((plan.runs, 1))
@@ -178,13 +195,13 @@ class MarginEngine:
     def __init__(self, problem: MarginProblem, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
         shape = (plan.runs, problem.n_samples)
-        self.gram = np.ascontiguousarray(problem.gram)
+        self.gram = _aligned(problem.gram)
         start_margins = problem.features @ problem.start
-        self.base: Array = np.tile(start_margins, (shape[0], 1))
+        self.base: Array = _aligned(np.tile(start_margins, (shape[0], 1)))
         self.margins: Array = self.base.copy()
         self.delta: Array = np.zeros(shape)
         self.alpha: Array = np.zeros(shape)
-        self.sums: Array = np.zeros((plan.runs, model_kernels.COLUMNS))
+        self.sums: Array = np.zeros((plan.runs, COLUMNS))
         self.best: Array = np.full(plan.runs, np.inf)
         self.record = plan.empty_record()
         self.carried = np.zeros((plan.runs, 1))
@@ -192,7 +209,7 @@ class MarginEngine:
         self.round = _InProgress(plan)
         known = problem.loss.attained
         coefficients = problem.solution_coefficients if known else np.empty(0)
-        self.data = margin_kernels.MarginData(
+        self.data = MarginData(
             gram=self.gram,
             targets=problem.targets,
             offsets=problem.offsets,

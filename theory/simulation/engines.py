@@ -1,7 +1,7 @@
 """What an engine is, which one is cheapest, and the readable reference on NumPy.
 
 An engine holds the state of P runs, advances it by a number of iterations, keeps the exact running
-sums (columns as in :mod:`theory.simulation.model_kernels`) and the rounds' records, and can report the
+sums (columns as in :mod:`theory.simulation.course`) and the rounds' records, and can report the
 current metrics. It knows nothing of theorems, grids or seeds.
 """
 
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
 from theory.simulation.compiled_losses import compiled_loss
-from theory.simulation.draws import Window
-from theory.simulation.model_kernels import (
+from theory.simulation.course import (
     BATCH,
     COLUMNS,
     DISTANCE,
@@ -29,6 +28,7 @@ from theory.simulation.model_kernels import (
     SQUARE_MEAN,
     SYNC,
 )
+from theory.simulation.draws import Window
 from theory.simulation.outer_steps import NUMBER, checked_rule
 from theory.simulation.variants import FedAvg, LocalStep, Reports, Round, Variant, node_weights
 

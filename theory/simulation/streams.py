@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.simulation.compilation import compiled
+
 # Philox yields four 64-bit words a counter value; each word gives two 32-bit draws.
 DRAWS_PER_COUNTER = 8
 WORDS_PER_COUNTER = 4
@@ -43,6 +45,13 @@ def _word_rows(
     return words.reshape(rows, -1)[:, :width]
 
 
+@compiled()
+def _scale(raw, size, out):  # type: ignore[no-untyped-def]
+    """out = floor(raw size / 2^32), in one pass."""
+    for k in range(raw.size):
+        out[k] = (np.uint64(raw[k]) * size) >> np.uint64(32)
+
+
 def sample_indices(
     seeds: NDArray[np.uint64],
     node_sizes: NDArray[np.int64],
@@ -66,8 +75,7 @@ def sample_indices(
     for s, seed in enumerate(seeds):
         for i, size in enumerate(node_sizes):
             raw = raw_draws(int(seed), i, first_step * batch_size, steps * batch_size)
-            scaled = np.multiply(raw, np.uint64(size), dtype=np.uint64)
-            np.right_shift(scaled, np.uint64(32), out=out[s, i], casting="unsafe")
+            _scale(raw, np.uint64(size), out[s, i])
     return out.reshape(len(seeds), len(node_sizes), steps, batch_size)
 
 

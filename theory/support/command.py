@@ -24,6 +24,8 @@ DONE, FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, interrupts.INTERRU
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 #: How libraries say that an allocation failed without raising a MemoryError.
 _OUT_OF_MEMORY = ("OutOfMemoryError", "DefaultCPUAllocator", "bad_alloc", "Unable to allocate")
+#: Characters of a message that are shown; a name that is typed may have thousands.
+_LONGEST = 600
 _LOST_WORKER = ("TerminatedWorkerError", "BrokenProcessPool")
 
 
@@ -58,6 +60,13 @@ class TableConsole(Console):
         """As :meth:`rich.console.Console.print`."""
         unlimited = self.options.update(width=1_000_000)
         tables = [thing for thing in objects if isinstance(thing, Table)]
+        for column in (column for table in tables for column in table.columns):
+            if column.no_wrap:
+                # Rich's least width of a table is that of its longest words, also where none may break.
+                parts = [
+                    Measurement.get(self, unlimited, c) for c in (column.header, *column.cells)
+                ]
+                column.min_width = max(column.min_width or 0, *(part.maximum for part in parts))
         needed = max((Measurement.get(self, unlimited, t).minimum for t in tables), default=0)
         before = self.width
         # Rich never renders wider than the console, so for this table it is wider.
@@ -167,5 +176,8 @@ def typed(name: str) -> str:
 
 
 def _complain(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     return BAD_INPUT
