@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "verify": ("theory.verify_rates", "app"),
     "worst-case": ("theory.worst_case.__main__", "app"),
+    "baselines": ("theory.baselines", "app"),
+    "advise": ("theory.advise.__main__", "app"),
     "claim": ("theory.claim.__main__", "app"),
     "deep": ("deep.reproduce", "app"),
     "campaign": ("deep.campaign", "app"),

@@ -112,3 +112,20 @@ def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None
         energy_balance(least_squares(**SMALL), step_size=1.0, **change)
     with pytest.raises(UserError, match="reference is 'solution', allowed: solution"):
         energy_balance(separable_logistic(**SMALL), step_size=1.0)
+
+
+def test_stochastic_gradients_need_a_problem_with_samples() -> None:
+    class Bowl:
+        n_nodes, start, solution = 2, np.ones(3), np.zeros(3)
+
+        def node_losses(self, models: np.ndarray) -> np.ndarray:
+            return np.asarray(0.5 * (models**2).sum(axis=-1))
+
+        def node_gradients(self, models: np.ndarray) -> np.ndarray:
+            return models
+
+    full = energy_balance(Bowl(), step_size=0.5, local_steps=2, rounds=3, gradient="full")
+    assert full.end == pytest.approx(3 * 0.25**6)
+    for run in (energy_balance, run_local_sgd):
+        with pytest.raises(UserError, match="gradient is 'stochastic', which needs"):
+            run(Bowl(), step_size=0.5)  # type: ignore[operator]

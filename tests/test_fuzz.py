@@ -32,6 +32,8 @@ FEW = settings(
 SMALL = {
     "verify": "--theorem T1 --problem I0 -K 1 -R 3 --seeds 2 -n 2",
     "worst-case": "-K 1 -R 1 --step-size 1 --metric average_sync --no-pepit --no-cache --time-limit 2",
+    "baselines": "--quick --heterogeneity iid -K 1 -R 2 -n 2 -d 16 --most 4 --seeds 2 --eps 0.4",
+    "advise": "--quick -K 1 -R 4 -n 2 -d 32 --seeds 1",
     "claim": "L*D/(4*K*R) -K 1 -R 1 --time-limit 1",
     "deep": "--preset smoke --engine loop --width 1 --nodes 4 --batch-size 4 --subset 40 --threads 1 "
     "--regime iid -K 1 --rounds 2 --data images --out runs --quiet",
@@ -60,7 +62,10 @@ MINE = replace(T2, name="mine", bound=lambda p, s, t: T2.bound(p, s, t) / 3)
 """
 #: Network, compilers and everything at once, which take minutes.
 LEFT_OUT = {"--download", "--compile", "--book", "--workers"}
-OUTPUTS = {"--json", "--csv", "--out", "--results", "--cache", "--runs-folder", "--write-findings"}
+OUTPUTS = {
+    *("--json", "--csv", "--out", "--results", "--cache", "--runs-folder", "--write-findings"),
+    "--figure",
+}
 PLACES = [
     "new/a.json",
     "directory",

@@ -89,7 +89,8 @@ def main(
         if made.solution is None or made.rank == 0:
             raise UserError(f"{made.name} has no minimiser, allowed: problems that have one")
     factors = STEP_FACTORS[1:] if quick else STEP_FACTORS
-    found = compare(problems, local_steps, rounds, eps, most, paths, factors)
+    drawn = options.path_seeds(seed, paths)
+    found = compare(problems, local_steps, rounds, eps, most, drawn, factors)
     console = cli.console()
     for made in problems:
         rows = found.rounds[made.heterogeneity]
@@ -122,7 +123,7 @@ def compare(
     rounds: int,
     eps: float,
     most: int,
-    seeds: int,
+    seeds: list[int],
     factors: tuple[float, ...],
 ) -> Comparison:
     """Both comparisons; progress on standard error."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Simulated, has_samples
 from theory.support.errors import UserError
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ _MOST_SAMPLES = 64
 _tested: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
-def check_problem(problem: Any) -> None:
+def check_problem(problem: Simulated) -> None:
     """Test a problem of one's own, once, on points around x* as far out as twice x_0.
 
     Every test is an inequality that a true problem cannot miss by more than rounding. On a segment the
@@ -56,7 +57,7 @@ def check_problem(problem: Any) -> None:
         _tested[id(problem)] = problem
 
 
-def _test(problem: Any) -> None:
+def _test(problem: Simulated) -> None:
     start = np.asarray(problem.start, dtype=np.float64)
     if start.ndim != 1 or not np.isfinite(start).all():
         raise _wrong(problem, "start", f"has shape {start.shape}, allowed: (d,), finite numbers")
@@ -99,7 +100,7 @@ class _Segment:
 
 
 def _segment(
-    problem: Any, centre: Array, scale: float, radius: float, random: np.random.Generator
+    problem: Simulated, centre: Array, scale: float, radius: float, random: np.random.Generator
 ) -> _Segment:
     shape = (problem.n_nodes, centre.size)
     way, along = random.standard_normal(shape), random.standard_normal(shape)
@@ -118,7 +119,7 @@ def _segment(
     )
 
 
-def _test_slopes(problem: Any, s: _Segment) -> None:
+def _test_slopes(problem: Simulated, s: _Segment) -> None:
     slack = _SLACK * (np.abs(s.losses[[0, 2]]).sum(0) + s.size * s.length)
     # The rounding of x itself.
     slack += 1e-15 * s.size * s.reach
@@ -130,7 +131,7 @@ def _test_slopes(problem: Any, s: _Segment) -> None:
     _all(problem, fits, "gradient times a short step", slope, said, change)
 
 
-def _test_curvature(problem: Any, s: _Segment) -> None:
+def _test_curvature(problem: Simulated, s: _Segment) -> None:
     bend = np.linalg.norm(s.turn, axis=1) / s.length
     rounding = 1e-6 * bend + 1e-12 * s.size / s.length
     smoothness = getattr(problem, "smoothness", None)
@@ -143,7 +144,7 @@ def _test_curvature(problem: Any, s: _Segment) -> None:
         _all(problem, rise >= -rounding, "curvature", rise, said)
 
 
-def _test_start(problem: Any, start: Array, centre: Array, distance: float) -> None:
+def _test_start(problem: Simulated, start: Array, centre: Array, distance: float) -> None:
     losses = _losses(problem, start)
     slack = 1e-8 * (1e-300 + float(np.abs(losses).max()))
     if problem.solution is not None:
@@ -161,8 +162,8 @@ def _test_start(problem: Any, start: Array, centre: Array, distance: float) -> N
             raise _wrong(problem, "global_loss", wrong)
 
 
-def _test_samples(problem: Any, start: Array) -> None:
-    if not hasattr(problem, "sample_gradients"):
+def _test_samples(problem: Simulated, start: Array) -> None:
+    if not has_samples(problem):
         return
     sizes = np.asarray(problem.node_sizes)
     if sizes.shape != (problem.n_nodes,) or not (sizes >= 1).all():
@@ -181,18 +182,18 @@ def _test_samples(problem: Any, start: Array) -> None:
     _all(problem, fits, "mean sample gradient's distance from node_gradients", miss, "allowed: 0")
 
 
-def _losses(problem: Any, x: Array) -> Array:
+def _losses(problem: Simulated, x: Array) -> Array:
     """At x of shape (d,), or one (n, d) a node."""
     models = np.broadcast_to(x, (problem.n_nodes, x.shape[-1])).copy()
     return _finite(problem, "node_losses", problem.node_losses(models), (problem.n_nodes,))
 
 
-def _gradients(problem: Any, x: Array) -> Array:
+def _gradients(problem: Simulated, x: Array) -> Array:
     models = np.broadcast_to(x, (problem.n_nodes, x.shape[-1])).copy()
     return _finite(problem, "node_gradients", problem.node_gradients(models), models.shape)
 
 
-def _finite(problem: Any, name: str, values: Any, shape: tuple[int, ...]) -> Array:
+def _finite(problem: Simulated, name: str, values: Any, shape: tuple[int, ...]) -> Array:
     found = np.asarray(values, dtype=np.float64)
     if found.shape != shape:
         allowed = f"{shape}, and the same with leading axes"
@@ -203,7 +204,7 @@ def _finite(problem: Any, name: str, values: Any, shape: tuple[int, ...]) -> Arr
 
 
 def _all(
-    problem: Any,
+    problem: Simulated,
     passed: NDArray[np.bool_],
     what: str,
     found: Array,
@@ -216,6 +217,6 @@ def _all(
         raise _wrong(problem, f"{what}, node {node},", f"is {found[node]:.6g}, {said}")
 
 
-def _wrong(problem: Any, what: str, said: str) -> UserError:
+def _wrong(problem: object, what: str, said: str) -> UserError:
     name = getattr(problem, "name", type(problem).__name__)
     return UserError(f"problem {name!r}: its {what} {said}")

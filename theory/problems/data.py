@@ -73,3 +73,14 @@ def stacked(features: Sequence[Array] | Array) -> Array:
     if isinstance(features, np.ndarray) and features.ndim == 3:
         return features.reshape(-1, features.shape[2])
     return np.concatenate(features)
+
+
+def equal_nodes(features: Array, targets: Array, nodes: Sequence[slice]) -> bool:
+    """Whether all nodes, given as slices of the samples, hold the same samples in the same order."""
+    first = nodes[0]
+    return all(
+        node.stop - node.start == first.stop - first.start
+        and np.array_equal(features[first], features[node])
+        and np.array_equal(targets[first], targets[node])
+        for node in nodes[1:]
+    )

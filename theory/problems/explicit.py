@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Indices
 
 Array = NDArray[np.float64]
 
@@ -74,11 +75,11 @@ class ExplicitProblem:
         """Gradient of f_i at node i's model: (..., n, d) -> (..., n, d)."""
         return self.gradients(models)
 
-    def sample_losses(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_losses(self, models: Array, indices: Indices) -> Array:
         """As :meth:`node_losses`; there is one sample to draw."""
         return self.losses(models)
 
-    def sample_gradients(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_gradients(self, models: Array, indices: Indices) -> Array:
         """As :meth:`node_gradients`; there is one sample to draw."""
         return self.gradients(models)
 

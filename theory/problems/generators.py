@@ -107,7 +107,7 @@ def _deal(
 
 def _planted_margins(features: Array, scale: float, seed: int) -> Array:
     """Margins A x of a planted x in the span of the samples, of root mean square ``scale``, (n, m)."""
-    random = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
     planted = random.standard_normal(features.shape[0] * features.shape[1])
     flat = features.reshape(-1, features.shape[2])
     margins = flat @ (flat.T @ planted)

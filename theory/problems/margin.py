@@ -15,8 +15,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from theory.problems.data import check_values, checked_sizes, squared_norms, stacked
+from theory.problems.data import check_values, checked_sizes, equal_nodes, squared_norms, stacked
 from theory.problems.losses import HARD_LOGISTIC, LOSSES, SQUARED, MarginLoss, check_loss
+from theory.problems.protocols import Indices
 from theory.problems.row_space import EPS, Constant, RowSpace
 from theory.problems.separation import hull_weights, least_value
 from theory.support import memory
@@ -159,13 +160,13 @@ class MarginProblem:
             gradients[..., i, :] = slopes @ self.features[s]
         return gradients
 
-    def sample_losses(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_losses(self, models: Array, indices: Indices) -> Array:
         """Mean loss over the sampled rows of each node, (runs, n); arguments as below."""
         rows = self.offsets[:-1, None] + indices
         margins = np.einsum("pnbd,pnd->pnb", self.features[rows], models)
         return np.asarray(self.loss.value(margins, self.targets[rows]).mean(axis=-1))
 
-    def sample_gradients(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_gradients(self, models: Array, indices: Indices) -> Array:
         """Mean gradient over the sampled rows of each node.
 
         Args:
@@ -326,7 +327,7 @@ class MarginProblem:
             found["local_growth"] = min(own, key=lambda found: (found.value, found.doubt))
             shares = floors / self.loss.curvature
             found["similarity"] = space.similarity(weights, shares, self._nodes)
-        if self._nodes_equal:
+        if equal_nodes(self.features, self.targets, self._nodes):
             found["similarity"] = Constant(1.0)
         return found
 
@@ -360,17 +361,6 @@ class MarginProblem:
         Exact for least squares; for other losses finite when the samples are independent.
         """
         return self._constants["strong_growth"].value
-
-    @cached_property
-    def _nodes_equal(self) -> bool:
-        if np.unique(self.node_sizes).size > 1:
-            return False
-        first = self.node_slice(0)
-        return all(
-            np.array_equal(self.features[first], self.features[self.node_slice(i)])
-            and np.array_equal(self.targets[first], self.targets[self.node_slice(i)])
-            for i in range(1, self.n_nodes)
-        )
 
     @cached_property
     def separating_direction(self) -> Array | None:

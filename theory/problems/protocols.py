@@ -7,12 +7,13 @@ engine, with those of :class:`Sampled` also under stochastic gradients, and with
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.integer[Any]]
 
 
 class Simulated(Protocol):
@@ -44,11 +45,16 @@ class Sampled(Simulated, Protocol):
     def node_sizes(self) -> NDArray[np.int64]:
         """m_i, (n,)."""
 
-    def sample_losses(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_losses(self, models: Array, indices: Indices) -> Array:
         """Mean loss over sampled rows: (runs, n, d), (runs, n, batch_size) -> (runs, n)."""
 
-    def sample_gradients(self, models: Array, indices: NDArray[np.int64]) -> Array:
+    def sample_gradients(self, models: Array, indices: Indices) -> Array:
         """Mean gradient over sampled rows: (runs, n, d), (runs, n, batch_size) -> (runs, n, d)."""
+
+
+def has_samples(problem: Simulated) -> TypeGuard[Sampled]:
+    """Whether stochastic gradients can be drawn; ``sample_losses`` may still be missing."""
+    return hasattr(problem, "sample_gradients") and hasattr(problem, "node_sizes")
 
 
 class KnowsConstants(Protocol):

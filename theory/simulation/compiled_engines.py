@@ -13,6 +13,7 @@ from numba.core.errors import NumbaExperimentalFeatureWarning
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Simulated
 from theory.simulation import margin_kernels, model_kernels
 from theory.simulation.compiled_losses import compiled_loss
 from theory.simulation.course import COLUMNS, Course
@@ -282,6 +283,14 @@ class MarginEngine:
             "gradient": self._square(slopes),
             "consensus": consensus,
         }
+
+
+def make_engine(name: str, problem: Simulated, plan: Plan) -> Engine:
+    """The engine of that name; a compiled one only for what :func:`is_compiled` lets pass."""
+    if name == "numpy":
+        return NumpyEngine(problem, plan)
+    assert isinstance(problem, MarginProblem)
+    return ENGINES[name](problem, plan)
 
 
 ENGINES: dict[str, Callable[[MarginProblem, Plan], Engine]] = {

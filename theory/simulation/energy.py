@@ -17,11 +17,12 @@ phi_hat >= phi = min(1, 2 - eta L) for z = x*.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.problems.consistency import check_problem
+from theory.problems.protocols import Simulated, has_samples
 from theory.simulation import arguments
 from theory.simulation.draws import Draws
 from theory.simulation.variants import FedAvg, Round, check_variant
@@ -102,7 +103,7 @@ class EnergyBalance:
 
 
 def energy_balance(
-    problem: Any,
+    problem: Simulated,
     *,
     step_size: float,
     local_steps: int = 1,
@@ -130,7 +131,13 @@ def energy_balance(
     k, r, batch = arguments.schedule(local_steps, rounds, batch_size, gradient)
     chosen = arguments.seed_list(seeds)
     variant = FedAvg(participants, 1.0, None, order)
+    check_problem(problem)
     check_variant(variant, problem.n_nodes)
+    if batch and not (has_samples(problem) and hasattr(problem, "sample_losses")):
+        raise UserError(
+            "gradient is 'stochastic', which needs a problem with sample_gradients, sample_losses and "
+            "node_sizes; allowed here: full"
+        )
     walk = _Walk(problem, float(eta), k, r, chosen, variant, batch)
     if isinstance(reference, str) and reference == "end":
         ends, _ = walk.run(np.zeros((len(chosen), problem.start.size)))
@@ -149,7 +156,7 @@ def energy_balance(
 class _Walk:
     def __init__(
         self,
-        problem: Any,
+        problem: Simulated,
         eta: float,
         local_steps: int,
         rounds: int,
@@ -164,7 +171,8 @@ class _Walk:
         """(last models, balance), one row a seed; ``points`` are the z, (seeds, d)."""
         problem, k, last = self.problem, self.local_steps, self.local_steps * self.rounds
         n = problem.n_nodes
-        sizes = np.asarray(problem.node_sizes) if self.batch else np.ones(n, np.int64)
+        samples = problem if self.batch and has_samples(problem) else None
+        sizes = np.ones(n, np.int64) if samples is None else np.asarray(samples.node_sizes)
         steps = np.full(n, k, dtype=np.int64)
         draws = Draws(n, sizes, self.seeds, self.variant, k, steps, self.batch)
         centers = np.tile(problem.start, (len(self.seeds), 1))
@@ -178,9 +186,9 @@ class _Walk:
             if t % k == 0:
                 shares = self._shares(t // k)
             indices = draws.take(t, 1, last - t).indices[:, :, 0]
-            if self.batch:
-                gradients = problem.sample_gradients(models, indices)
-                losses = problem.sample_losses(models, indices)
+            if samples is not None:
+                gradients = samples.sample_gradients(models, indices)
+                losses = samples.sample_losses(models, indices)
             else:
                 gradients, losses = problem.node_gradients(models), problem.node_losses(models)
             products = (gradients * (models - points[:, None])).sum(axis=-1)

@@ -8,12 +8,13 @@ current metrics. It knows nothing of theorems, grids or seeds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Simulated, has_samples
 from theory.simulation.compiled_losses import compiled_loss
 from theory.simulation.course import (
     BATCH,
@@ -121,8 +122,9 @@ class NumpyEngine:
     Cost of an iteration: O(P n batch d) flops and as much memory traffic.
     """
 
-    def __init__(self, problem: Any, plan: Plan) -> None:
+    def __init__(self, problem: Simulated, plan: Plan) -> None:
         self.problem, self.plan = problem, plan
+        self.sampled = problem if has_samples(problem) else None
         n, runs = problem.n_nodes, plan.runs
         self.centers: Array = np.tile(problem.start, (runs, 1))
         self.models: Array = np.tile(problem.start, (runs, n, 1))
@@ -151,10 +153,10 @@ class NumpyEngine:
             drawn = np.tile(indices[:, :, done], (repeat, 1, 1))
             active = (k < plan.node_steps) & (self.shares > 0)
             self._add_batch_losses(drawn, active)
-            if indices.shape[3] == 0:
+            if indices.shape[3] == 0 or self.sampled is None:
                 gradients = self.problem.node_gradients(self.models)
             else:
-                gradients = self.problem.sample_gradients(self.models, drawn)
+                gradients = self.sampled.sample_gradients(self.models, drawn)
             if self._own_steps:
                 self._take_own_steps(gradients, active, k)
             else:
@@ -193,8 +195,8 @@ class NumpyEngine:
             return
         if drawn.shape[2] == 0:
             losses = self.problem.node_losses(self.models)
-        elif hasattr(self.problem, "sample_losses"):
-            losses = self.problem.sample_losses(self.models, drawn)
+        elif self.sampled is not None and hasattr(self.sampled, "sample_losses"):
+            losses = self.sampled.sample_losses(self.models, drawn)
         else:
             losses = np.full(active.shape, np.nan)
         taken = np.where(active, losses, 0.0)
@@ -290,13 +292,13 @@ class NumpyEngine:
         }
 
 
-def is_compiled(problem: Any, variant: Variant) -> bool:
+def is_compiled(problem: Simulated, variant: Variant) -> TypeGuard[MarginProblem]:
     """Whether the compiled engines can run it."""
     known = isinstance(problem, MarginProblem) and compiled_loss(problem.loss) is not None
     return known and isinstance(variant, FedAvg) and variant.compiled
 
 
-def cheapest_engine(problem: Any, plan: Plan, batch_size: int) -> str:
+def cheapest_engine(problem: Simulated, plan: Plan, batch_size: int) -> str:
     """Name of the engine with the least work an iteration, by counting multiplications.
 
     Margin space pays N min(N, m K batch) a round, R^d pays d at every step of every node; sums that

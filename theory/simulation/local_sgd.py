@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.problems.consistency import check_problem
+from theory.problems.margin import MarginProblem
+from theory.problems.protocols import Simulated, has_samples
 from theory.simulation import arguments
 from theory.simulation.arguments import log_grid as log_grid
-from theory.simulation.compiled_engines import ENGINES
+from theory.simulation.compiled_engines import ENGINES, make_engine
 from theory.simulation.draws import Draws
 from theory.simulation.engines import METRICS, Engine, Plan, cheapest_engine, is_compiled
 from theory.simulation.outer_steps import OuterRule
@@ -94,7 +95,7 @@ class LocalSGDResult:
 
 
 def run_local_sgd(
-    problem: Any,
+    problem: Simulated,
     *,
     step_size: float | Sequence[float] | Array,
     local_steps: int = 1,
@@ -120,9 +121,9 @@ def run_local_sgd(
 
     Args:
         problem: a :class:`theory.problems.margin.MarginProblem`; or, for ``engine="numpy"``, any object with
-            ``n_nodes``, ``start`` (d,), ``solution`` (d,) or None, ``node_losses`` and
-            ``node_gradients`` ((..., n, d) to (..., n) and (..., n, d)), and for stochastic gradients
-            ``sample_gradients`` and ``node_sizes``, and for "batch_loss" ``sample_losses``.
+            the members of :class:`theory.problems.protocols.Simulated`, for stochastic gradients also
+            ``sample_gradients`` and ``node_sizes`` of ``Sampled``, and for "batch_loss"
+            ``sample_losses``.
         step_size: eta > 0, one or several; all are run on the same draws.
         local_steps: K >= 1; ``local_steps=T, rounds=1`` is one-shot averaging.
         rounds: R >= 1; T = K R.
@@ -190,8 +191,10 @@ def run_local_sgd(
     )
     name = cheapest_engine(problem, plan, batch) if engine == "auto" else engine
     _require_memory(name, problem, plan, len(grid), max(1, batch))
-    state = ENGINES[name](problem, plan)
-    sizes = np.asarray(problem.node_sizes) if batch else np.ones(problem.n_nodes, np.int64)
+    state = make_engine(name, problem, plan)
+    sizes = np.ones(problem.n_nodes, np.int64)
+    if batch and has_samples(problem):
+        sizes = np.asarray(problem.node_sizes)
     if biased_sampling:
         sizes = np.maximum(1, sizes // 2)
     draws = Draws(problem.n_nodes, sizes, simulated, chosen, local_steps, plan.node_steps, batch)
@@ -224,12 +227,14 @@ def run_local_sgd(
     )
 
 
-def _require_memory(engine: str, problem: Any, plan: Plan, points: int, batch: int) -> None:
+def _require_memory(engine: str, problem: Simulated, plan: Plan, points: int, batch: int) -> None:
     """Refuse runs whose models, draws and records would not fit."""
     n, d = problem.n_nodes, problem.start.size
     # Margins, their change in the round and since x_0 for every sample, or every node's model and its
     # step; the mean model; the columns of the records.
-    own = 4 * problem.n_samples if engine == "margin" else (2 + (engine == "numpy") * batch) * n * d
+    own = (2 + (engine == "numpy") * batch) * n * d
+    if engine == "margin" and isinstance(problem, MarginProblem):
+        own = 4 * problem.n_samples
     per_run = 8 * (own + 3 * d + 25 * points) + 4 * n * batch
     memory.require(
         float(per_run) * plan.runs,
@@ -295,7 +300,7 @@ def _variant(
 
 
 def _check_run(
-    problem: Any,
+    problem: Simulated,
     engine: str,
     averages: Sequence[str],
     limits: NDArray[np.int64],
@@ -307,6 +312,11 @@ def _check_run(
 ) -> None:
     check_problem(problem)
     check_variant(variant, problem.n_nodes)
+    if batch and not has_samples(problem):
+        raise UserError(
+            "gradient is 'stochastic', which needs a problem with sample_gradients and node_sizes; "
+            "allowed here: full"
+        )
     if engine != "auto" and engine not in ENGINES:
         raise UserError(f"engine is {engine!r}, allowed: auto, {', '.join(ENGINES)}")
     if engine in ("numba", "margin") and not is_compiled(problem, variant):

@@ -94,6 +94,11 @@ class ProblemOptions:
         return make_problem(sweep, self.problem, heterogeneity)
 
 
+def path_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of ``count`` sample paths: the one typed and those after it."""
+    return [(seed + i) % 2**64 for i in range(count)]
+
+
 def levels(typed: list[str] | None, default: tuple[Heterogeneity, ...]) -> list[Heterogeneity]:
     """The heterogeneities typed, or the default ones; raises UserError for another word."""
     if typed is None:

@@ -229,7 +229,7 @@ def baseline_rows(
     *,
     local_steps: int = 10,
     rounds: int = 50,
-    seeds: int = 32,
+    seeds: int | Sequence[int] = 32,
     step_factors: Sequence[float] = STEP_FACTORS,
 ) -> list[BaselineRow]:
     """The comparison at equal budgets, a row a method, a column a problem (by its heterogeneity)."""

@@ -95,7 +95,7 @@ def rounds_to_eps(
     *,
     local_steps: int = 5,
     most: int = 4096,
-    seeds: int = 16,
+    seeds: int | Sequence[int] = 16,
     step_factors: Sequence[float] = STEP_FACTORS,
 ) -> list[RoundsToEps]:
     """FedAvg's variants and the rivals that communicate more than once, Local SGD first.
@@ -144,7 +144,7 @@ def _search(
     schedule: Schedule,
     eps: float,
     most: int,
-    seeds: int,
+    seeds: int | Sequence[int],
     factors: list[float],
 ) -> RoundsToEps:
     tried = min(FIRST_LOOK, most)
