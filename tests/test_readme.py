@@ -80,10 +80,13 @@ def test_the_tour_of_claims_is_what_the_commands_print(
     found, shown = (text.strip().splitlines() for text in (capsys.readouterr().out, printed))
     assert len(found) == len(shown)
     for was, said in zip(found, shown, strict=True):
-        # An optimiser's path differs from machine to machine; where it ends less so.
-        rel = 0.02 if said.startswith("adversary") else 1e-6
+        if said.startswith("adversary") and "found data" in said:
+            # Where an optimiser ends differs from machine to machine, and stays below the claim.
+            assert tokens(was)[:2] == tokens(said)[:2]
+            assert 0.95 < float(tokens(was)[2]) <= 1 + 1e-9
+            continue
         for one, other in zip(tokens(was), tokens(said), strict=True):
-            assert one == (pytest.approx(other, rel=rel) if isinstance(other, float) else other)
+            assert one == (pytest.approx(other, rel=1e-6) if isinstance(other, float) else other)
 
 
 def test_the_tour_has_the_four_claims_and_both_outcomes() -> None:

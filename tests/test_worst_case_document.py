@@ -64,7 +64,9 @@ def test_a_changed_number_changes_the_page(record: Record) -> None:
         replace(record, findings=[replace(f, value=f.value + 1) for f in record.findings]),
         replace(record, limits=[replace(r, last=r.last * 2) for r in record.limits]),
         replace(record, tuned=[replace(t, value=t.value * 2) for t in record.tuned]),
-        replace(record, rows=[replace(r, seconds=r.seconds + 1) for r in record.rows]),
+        replace(
+            record, routes=[replace(r, pepit_seconds=r.pepit_seconds + 1) for r in record.routes]
+        ),
     ):
         before, after = page.splitlines(), document(moved, None).splitlines()
         assert sum(a != b for a, b in zip(before, after, strict=True)) > 4

@@ -281,10 +281,11 @@ def _show(console: Console, outcome: Outcome) -> None:
 def refutation_text(found: Refutation) -> str:
     """The counterexample in words, numbers and Python lines."""
     known = ", ".join(f"{name} = {value:.6g}" for name, value in constants(found.problem).items())
+    limit = f"; at least {found.measured.low:.6g}" if found.measured.sampled else ""
     return (
         f"\ncounterexample ({found.search}): {found.source}\n"
         f"  {found.cell}; {known}\n"
-        f"  measured {found.measured.value:.9g} ({found.measured.how}: {found.measured.second:.9g})\n"
+        f"  measured {found.measured.value:.9g} ({found.measured.how}: {found.measured.second:.9g}{limit})\n"
         f"  claimed  {found.claimed:.9g}, exceeded {found.ratio:.6g} times\n\n"
         f"{python_lines(found, Path('counterexample.npz'))}\n"
     )

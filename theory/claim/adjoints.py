@@ -1,9 +1,10 @@
 """A metric on a small problem, with its exact gradient in the data: reverse mode, written out.
 
-f_i(x) = (1/m) sum_j loss(a_ij'x), x* = 0. :func:`path` follows Local SGD with full gradients, :func:`moments`
-the exact second moments with one sample a step (squared loss). Both go forward once, keeping what the way
-back needs, and back once; a gradient costs about two evaluations, however many data there are. The
-derivative of the least of several losses is that of the one that is least.
+f_i(x) = (1/m) sum_j loss(a_ij'x), x* = 0. :func:`paths` follows Local SGD with full gradients, or the mean over
+given sequences of drawn samples; :func:`moments` the exact second moments with one sample a step (squared
+loss). Both go forward once, keeping what the way back needs, and back once; a gradient costs about two
+evaluations, however many data there are. The derivative of the least of several losses is that of the one
+that is least.
 
 References:
     A. Griewank, A. Walther, "Evaluating derivatives" (SIAM, 2nd ed. 2008), chapter 3.
@@ -41,7 +42,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Slope:
-    """A number with its gradient: in the rows (n, m, d), the start (d,) and the step size."""
+    """A number with its gradient: in the rows (n, m, d), the start (d,) and the step size.
+
+    Where the start is a batch of points, (B, d), the number is a mean over them.
+    """
 
     value: float
     rows: Array
@@ -87,34 +91,37 @@ def _weights(metric: str, local_steps: int, sync: Sequence[float], last: float) 
     return found
 
 
-# ---- full gradients ------------------------------------------------------------------------------
+# ---- along paths ---------------------------------------------------------------------------------
 
 
-def loss_at(loss: Loss, rows: Array, x: Array) -> Slope:
-    """f at a common point, (d,)."""
-    margins = rows @ x
+def loss_at(loss: Loss, rows: Array, points: Array) -> Slope:
+    """The mean of f over points (B, d) that all nodes share."""
+    margins = np.einsum("nmd,bd->bnm", rows, points)
     slopes = loss.slope(margins) / margins.size
     return Slope(
         float(loss.value(margins).mean()),
-        slopes[..., None] * x,
-        np.asarray(np.einsum("nm,nmd->d", slopes, rows)),
+        np.asarray(np.einsum("bnm,bd->nmd", slopes, points)),
+        np.asarray(np.einsum("bnm,nmd->bd", slopes, rows)),
     )
 
 
-def squared_gradient_at(loss: Loss, rows: Array, x: Array) -> Slope:
-    """||grad f||^2 at a common point, (d,)."""
-    margins = rows @ x
-    slopes, bends = loss.slope(margins) / margins.size, loss.bend(margins) / margins.size
-    gradient = np.einsum("nm,nmd->d", slopes, rows)
-    turned = 2 * bends * (rows @ gradient)
+def squared_gradient_at(loss: Loss, rows: Array, points: Array) -> Slope:
+    """The mean of ||grad f||^2 over points (B, d) that all nodes share."""
+    n, m, _ = rows.shape
+    margins = np.einsum("nmd,bd->bnm", rows, points)
+    slopes, bends = loss.slope(margins) / (n * m), loss.bend(margins) / (n * m)
+    gradients = np.einsum("bnm,nmd->bd", slopes, rows)
+    turned = bends * np.einsum("nmd,bd->bnm", rows, gradients)
+    share = 2 / len(points)
+    by_rows = np.einsum("bnm,bd->nmd", slopes, gradients) + np.einsum("bnm,bd->nmd", turned, points)
     return Slope(
-        float(gradient @ gradient),
-        2 * slopes[..., None] * gradient + turned[..., None] * x,
-        np.asarray(np.einsum("nm,nmd->d", turned, rows)),
+        float((gradients**2).sum(1).mean()),
+        share * by_rows,
+        share * np.asarray(np.einsum("bnm,nmd->bd", turned, rows)),
     )
 
 
-def path(
+def paths(
     loss: Loss,
     metric: str,
     rows: Array,
@@ -123,8 +130,9 @@ def path(
     step: float,
     local_steps: int,
     rounds: int,
+    draws: Array | None = None,
 ) -> Slope:
-    """A metric of Local SGD with full gradients.
+    """A metric of Local SGD, the mean over sequences of draws; "best" is the least of the means.
 
     Args:
         loss: of the margins.
@@ -133,53 +141,61 @@ def path(
         start: x_0, (d,).
         step: eta.
         local_steps, rounds: K, R.
+        draws: (B, K R, n, m), the weight of every sample in each step; full gradients by default.
     """
-    n, m, _ = rows.shape
-    kept, sync, common = [], [], start
-    for _ in range(rounds):
-        models = np.repeat(common[None], n, axis=0)
+    n, m, d = rows.shape
+    if draws is None:
+        draws = np.full((1, local_steps * rounds, n, m), 1 / m)
+    count = len(draws)
+    kept: list[Array] = []
+    sync: list[float] = []
+    common = np.repeat(start[None], count, axis=0)
+    for r in range(rounds):
+        models = np.repeat(common[:, None], n, axis=1)
         if metric == "best":
-            sync.append(float(loss.value(rows @ common).mean()))
-        for _ in range(local_steps):
+            sync.append(loss_at(loss, rows, common).value)
+        for k in range(local_steps):
             kept.append(models)
-            slopes = loss.slope(np.einsum("nmd,nd->nm", rows, models))
-            models = models - step / m * np.einsum("nm,nmd->nd", slopes, rows)
-        common = models.mean(0)
+            slopes = loss.slope(np.einsum("nmd,bnd->bnm", rows, models))
+            drawn = draws[:, r * local_steps + k] * slopes
+            models = models - step * np.einsum("bnm,nmd->bnd", drawn, rows)
+        common = models.mean(1)
     end = loss_at(loss, rows, common)
     weights = _weights(metric, local_steps, sync or [0.0] * rounds, end.value)
-    value = weights.last * end.value + weights.distance * float(common @ common)
+    value = weights.last * end.value + weights.distance * float((common**2).sum(1).mean())
     by_rows, by_step = weights.last * end.rows, 0.0
-    by_common = weights.last * end.start + 2 * weights.distance * common
-    by_models = np.zeros((n, len(start)))
+    by_common = weights.last * end.start + 2 / count * weights.distance * common
+    by_models = np.zeros((count, n, d))
     for t in reversed(range(len(kept))):
         models = kept[t]
         if (t + 1) % local_steps == 0:
-            by_models = np.repeat(by_common[None] / n, n, axis=0)
-        margins = np.einsum("nmd,nd->nm", rows, models)
+            by_models = np.repeat(by_common[:, None] / n, n, axis=1)
+        margins = np.einsum("nmd,bnd->bnm", rows, models)
         slopes, bends = loss.slope(margins), loss.bend(margins)
-        turned = bends * np.einsum("nmd,nd->nm", rows, by_models)
-        by_step -= float(np.einsum("nm,nmd,nd->", slopes, rows, by_models)) / m
-        by_rows = by_rows - step / m * (
-            slopes[..., None] * by_models[:, None] + turned[..., None] * models[:, None]
+        ahead = np.einsum("nmd,bnd->bnm", rows, by_models)
+        drawn, turned = draws[:, t] * slopes, draws[:, t] * bends * ahead
+        by_step -= float((drawn * ahead).sum())
+        by_rows = by_rows - step * (
+            np.einsum("bnm,bnd->nmd", drawn, by_models) + np.einsum("bnm,bnd->nmd", turned, models)
         )
-        by_models = by_models - step / m * np.einsum("nm,nmd->nd", turned, rows)
+        by_models = by_models - step * np.einsum("bnm,nmd->bnd", turned, rows)
         if weights.local[t]:
             share = weights.local[t] / margins.size
             value += weights.local[t] * float(loss.value(margins).mean())
-            by_rows = by_rows + share * slopes[..., None] * models[:, None]
-            by_models = by_models + share * np.einsum("nm,nmd->nd", slopes, rows)
+            by_rows = by_rows + share * np.einsum("bnm,bnd->nmd", slopes, models)
+            by_models = by_models + share * np.einsum("bnm,nmd->bnd", slopes, rows)
         for weight, at in (
             (weights.overall[t], loss_at),
             (weights.gradient[t], squared_gradient_at),
         ):
             if weight:
-                found = at(loss, rows, models.mean(0))
+                found = at(loss, rows, models.mean(1))
                 value += weight * found.value
                 by_rows = by_rows + weight * found.rows
-                by_models = by_models + weight / n * found.start
+                by_models = by_models + weight / n * found.start[:, None]
         if t % local_steps == 0:
-            by_common = by_models.sum(0)
-    return Slope(value, by_rows, by_common, by_step)
+            by_common = by_models.sum(1)
+    return Slope(value, by_rows, by_common.sum(0), by_step)
 
 
 # ---- one sample a step ---------------------------------------------------------------------------
@@ -208,7 +224,7 @@ def _mean_moment_back(by_mean: Array, powers: Array, common: Array) -> tuple[Arr
 def moments(
     metric: str, rows: Array, start: Array, *, step: float, local_steps: int, rounds: int
 ) -> Slope:
-    """The expectation of a metric with one sample a step and the squared loss; arguments as of :func:`path`.
+    """The expectation of a metric with one sample a step and the squared loss; arguments as of :func:`paths`.
 
     "best" is the least of the expectations.
     """
