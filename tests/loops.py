@@ -27,6 +27,16 @@ def random_sample(random: np.random.Generator, dimension: int) -> Sample:
     return weights / np.linalg.eigvalsh(hessian)[-1], directions, corners
 
 
+def random_nodes(
+    random: np.random.Generator, n: int, dimension: int, most: int = 1
+) -> list[list[Sample]]:
+    """n nodes of at most so many samples each."""
+    return [
+        [random_sample(random, dimension) for _ in range(int(random.integers(1, most + 1)))]
+        for _ in range(n)
+    ]
+
+
 def loss(sample: Sample, x: Vector) -> float:
     weights, directions, corners = sample
     z = np.abs(directions @ x)

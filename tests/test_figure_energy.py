@@ -20,6 +20,7 @@ from figures.drawing import energy as drawing
 from figures.drawing import style
 from figures.record import energy_tables
 from theory.support.energy import Windows
+from theory.support.errors import UserError
 
 #: A plateau of six windows, a fall of six, a tail of eight.
 EDGES = [0, *(round(10 * 1.4**i) for i in range(20))]
@@ -43,6 +44,11 @@ def run(
 ) -> Run:
     status = config.pop("status", "reached")
     result = ladder_result(regime, k, rounds, status, **config)
+    template = result["metrics"][-1]
+    result["metrics"] = [
+        {**template, "iteration": t, "round": t // k, "train_loss": f}
+        for t, f in zip(EDGES, [2.0, *LOSS], strict=True)
+    ]
     name = f"{regime} K{k} {config}"
     return Run(name, result if found is None else balanced(result, found))
 
@@ -95,7 +101,8 @@ def test_the_step_is_the_least_turning_step_size() -> None:
 
 
 def test_the_plateau_is_a_phase_if_aim_or_noise_jump_at_its_end() -> None:
-    assert [len(windows().loss[phase]) for phase in phases(windows())] == [6, 6, 8]
+    (balance,) = balances([run(found=windows())])
+    assert [len(LOSS[phase]) for phase in phases(balance)] == [6, 6, 8]
     steady: dict[str, Any] = {"noise": [2.0] * 20}
     assert answer(PLATEAU, run(found=windows(**steady))) == "no"
     jump = windows(noise=[0.5] * 6 + [3.0] * 14)
@@ -177,6 +184,7 @@ def test_the_figure_draws_the_balances_beside_the_control(sources: Sources) -> N
     drawn = windows()
     for ax, label, expected in (
         (loss, "K=5", LOSS),
+        (loss, "f K=5", LOSS),
         (phi, "K=5", drawn.phi_hat),
         (phi, "total K=5", drawn.phi_total),
         (parts, "K=1", drawn.aim),
@@ -219,3 +227,14 @@ def test_the_tables_have_a_row_a_balance_and_a_question(sources: Sources) -> Non
     assert all(len(row) == len(table.head) for row in table.rows)
     questions = energy_tables.energy_questions(sources)
     assert len(questions.rows) == 6 and questions.rows[AWAY][2] == NOT_MEASURED
+
+
+@pytest.mark.parametrize(("key", "value"), [("loss", "much"), ("distance", None)])
+def test_a_balance_that_is_no_numbers_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    one = run(found=windows())
+    one.result["energy"]["windows"][3][key] = value
+    folder = tmp_path / "deep/results/ladder"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(one.result))
+    with pytest.raises(UserError, match=rf"energy\.windows\[3\]\.{key} is"):
+        runs_with_results(Sources(tmp_path))

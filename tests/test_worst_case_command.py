@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,13 +20,12 @@ from theory.worst_case import __main__ as worst_case
 from theory.worst_case import rows as pep_rows
 from theory.worst_case import tables as pep_tables
 from theory.worst_case.cells import CHOICES, Cell, make_cells, standard_grid
-from theory.worst_case.constraints import SolverError
 from theory.worst_case.costs import memory_needed, seconds, seconds_left
 from theory.worst_case.findings import findings
 from theory.worst_case.many_local_steps import limit_rows
 from theory.worst_case.outer_steps import BestPair
 from theory.worst_case.routes import Route
-from theory.worst_case.rows import FAILED, HOLDS, TIME_LIMIT, Row, run_cells
+from theory.worst_case.rows import HOLDS, TIME_LIMIT, Row, run_cells
 from theory.worst_case.sentences import SENTENCES, sentence
 from theory.worst_case.step_sizes import (
     best_step_sizes,
@@ -156,119 +154,6 @@ def test_a_failed_cell_is_status_one(
     out = capsys.readouterr().out
     assert stopped.value.code == 1
     assert "FAILED: average_sync n=2 K=1 R=1 eta=1/L: the worst case exceeds the bound" in out
-
-
-# ---- the sweep -----------------------------------------------------------------------------------
-
-
-def same_numbers(a: list[Row], b: list[Row]) -> bool:
-    return [replace(r, seconds=0.0) for r in a] == [replace(r, seconds=0.0) for r in b]
-
-
-def test_kept_cells_are_the_same_to_the_last_digit(tmp_path: Path) -> None:
-    """Half a sweep, then all of it; kill -9 is in ``test_kills.py``."""
-    cells = make_cells(("last", "best"), (1, 2), (1, 2), (1.0,), 0.1)
-    run_cells(cells[:3], [2], tmp_path)
-    started: list[Cell] = []
-    resumed = run_cells(
-        cells, [2], tmp_path, report=lambda cell, done: None if done else started.append(cell)
-    )
-    assert started == cells and len(list(tmp_path.glob("*.json"))) == len(cells)
-    assert same_numbers(resumed, run_cells(cells, [2], None))
-    # From the cache alone they come at once and are the same to the last digit.
-    assert run_cells(cells, [2], tmp_path) == resumed
-
-
-def test_a_broken_cache_file_is_solved_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cells = [make_cell(2, 1)]
-    first = run_cells(cells, [2], tmp_path)
-    (file,) = tmp_path.glob("*.json")
-    whole = file.read_text()
-    assert capsys.readouterr().err == ""
-    for text in (
-        "",
-        "[]",
-        '{"rows": []}',
-        '{"rows": [{"n": 2}]}',
-        whole.replace('"worst_case": 0.', '"worst_case": "0."+'),
-        whole.replace('"attained": 0.', '"attained": [0], "more": 0.'),
-        whole.replace('"n": 2', '"n": 5'),
-    ):
-        assert text != whole
-        file.write_text(text)
-        assert same_numbers(run_cells(cells, [2], tmp_path), first)
-        assert capsys.readouterr().err == f"{file} is damaged: its cell is solved again\n"
-    assert json.loads(file.read_text())["rows"][0]["worst_case"] == first[0].worst_case
-
-
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **PIPED)
-    from theory.support import files
-
-    dead, alive = (
-        tmp_path / f".cell.json.{files._host()}-{pid}-0123abcd.part"
-        for pid in (gone.stdout.strip(), os.getpid())
-    )
-    dead.write_text("half")
-    alive.write_text("half")
-    run_cells([make_cell(1, 1)], [2], tmp_path)
-    assert not dead.exists() and alive.exists()
-
-
-def test_verdicts_of_kept_cells_are_judged_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cells = [make_cell(2, 1, 1.0, "average_sync")]
-    assert run_cells(cells, [2], tmp_path)[0].verdict == HOLDS
-    monkeypatch.setattr(pep_rows, "bound", lambda cell: 0.1)
-    assert run_cells(cells, [2], tmp_path)[0].verdict == FAILED
-
-
-def test_a_cell_out_of_time_has_no_number_and_is_tried_again_with_more(tmp_path: Path) -> None:
-    cells = [make_cell(4, 3, 1.0, "last")]
-    (row,) = run_cells(cells, [2], tmp_path, time_limit=1e-9)
-    assert (row.verdict, row.worst_case, row.certified) == (TIME_LIMIT, None, None)
-    assert run_cells(cells, [2], tmp_path, time_limit=1e-9) == [row]
-    (solved,) = run_cells(cells, [2], tmp_path, time_limit=60)
-    assert solved.verdict == HOLDS
-    # And once solved it stays so, whatever the limit.
-    assert run_cells(cells, [2], tmp_path, time_limit=1e-9) == [solved]
-
-
-def test_a_cell_that_does_not_converge_is_failed_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise SolverError("not converged: a test")
-
-    monkeypatch.setattr(pep_rows, "worst_case", fail)
-    (row,) = run_cells([make_cell(2, 1, 1.0, "last")], [2], tmp_path)
-    assert (row.verdict, row.worst_case, row.why) == (FAILED, None, "not converged: a test")
-    assert not list(tmp_path.glob("*.json"))
-
-
-def test_the_standard_grid_has_each_cell_once_cheapest_first() -> None:
-    cells = standard_grid(0.1)
-    assert len(cells) == len(set(cells)) == 1120
-    assert [c.points for c in cells] == sorted(c.points for c in cells)
-    assert max(c.local_steps for c in cells if c.rounds == 6) == 12
-
-
-def test_the_order_of_the_rows_does_not_depend_on_the_hash_seed() -> None:
-    code = (
-        "from theory.worst_case.cells import standard_grid\n"
-        "for cell in standard_grid(0.1): print(cell)\n"
-    )
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, **PIPED
-        ).stdout
-        for seed in ("0", "1", "2")
-    ]
-    assert len(outputs[0].splitlines()) == 1120
-    assert outputs[0] == outputs[1] == outputs[2]
 
 
 # ---- limits of time and memory -------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 The rules were written before any balance of the ladder was looked at; ``paper_repro.md`` states them too.
 Only runs that have ended and whose balance closes are read; a question without them is not measured. A run's
-second half is that of its iterations. Its phases go by the batch loss of its windows: the plateau while it is
-above half of the first window's, the fall until it is below a tenth, the tail from there on.
+second half is that of its iterations. Its phases go by the training loss of xbar at the windows' ends: the
+plateau while it is above half of that at the start, the fall until it is below a tenth, the tail from there on.
 
 Away: does plain training with the paper's step 0.075 move away from its solution on its own? Yes if in the
     second half phi_hat < 0 < phi_total in all its runs, no if in none, in part otherwise.
@@ -31,7 +31,7 @@ import numpy as np
 from figures.analysis.deep_runs import column
 from figures.analysis.energy import Balance, balances
 from figures.analysis.ladder import Run, Rung
-from theory.support.energy import Array, Windows
+from theory.support.energy import Array
 
 PAPER_STEP, NEAR_CONSTANT, FACTOR = 0.075, 1.5, 2.0
 PLATEAU, TAIL, LEAST_WINDOWS, COARSE = 0.5, 0.1, 4, 20
@@ -110,14 +110,14 @@ def _step(plain: Sequence[Balance]) -> Reading:
     return Reading(question, _list(parts), answer)
 
 
-def phases(windows: Windows) -> tuple[slice, slice, slice]:
-    """The windows of plateau, fall and tail, by the mean batch loss."""
-    loss = windows.loss / np.diff(windows.iteration)
-    below_half = np.flatnonzero(loss < PLATEAU * loss[0])
-    below_tenth = np.flatnonzero(loss < TAIL * loss[0])
-    fall = int(below_half[0]) if len(below_half) else len(windows)
-    tail = int(below_tenth[0]) if len(below_tenth) else len(windows)
-    return slice(0, fall), slice(fall, tail), slice(tail, len(windows))
+def phases(balance: Balance) -> tuple[slice, slice, slice]:
+    """The windows of plateau, fall and tail; the loss between two evaluations is that of a line."""
+    result, count = balance.run.result, len(balance.windows)
+    iterations, losses = column(result, "iteration"), column(result, "train_loss")
+    at_end = np.interp(balance.windows.iteration[1:], iterations, losses)
+    below = [np.flatnonzero(at_end < share * losses[0]) for share in (PLATEAU, TAIL)]
+    fall, tail = (int(found[0]) if len(found) else count for found in below)
+    return slice(0, fall), slice(fall, tail), slice(tail, count)
 
 
 def _apart(one: Array, two: Array) -> bool:
@@ -133,7 +133,7 @@ def _plateau(plain: Sequence[Balance]) -> Reading:
     parts, answers = [], []
     for balance in _largest(plain):
         w = balance.windows
-        plateau, fall, _ = phases(w)
+        plateau, fall, _ = phases(balance)
         aim, noise = w.aim, w.noise
         if min(len(aim[plateau]), len(aim[fall])) < LEAST_WINDOWS:
             continue
@@ -156,7 +156,7 @@ def _tail(plain: Sequence[Balance]) -> Reading:
     parts, answers = [], []
     for balance in _largest(plain):
         total = balance.windows.phi_total
-        _, fall, tail = phases(balance.windows)
+        _, fall, tail = phases(balance)
         if min(len(total[fall]), len(total[tail])) < LEAST_WINDOWS:
             continue
         in_fall, in_tail = _spread(total[fall]), _spread(total[tail])

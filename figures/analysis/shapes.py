@@ -26,6 +26,13 @@ class Word:
     """In a shape: a text need not stand for a number."""
 
 
+class IfThere:
+    """In a shape: a key that an object may lack."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+
+
 TEXT, WHOLE, NUMBER, FLAG = (str,), (int,), (int, float), (bool,)
 NONE = type(None)
 _LARGEST = sys.float_info.max
@@ -141,6 +148,27 @@ WORST_CASES = {
     ],
     "routes": Entries([{"verdict": TEXT}]),
 }
+#: Of an energy balance; the first is the start, which has no sums.
+_WINDOWS = [
+    {
+        "iteration": WHOLE,
+        "distance": NUMBER,
+        **dict.fromkeys(("loss", "inner", "square", "averaging"), IfThere(NUMBER)),
+    }
+]
+ENERGY = {
+    **_ORIGIN,
+    "cells": [
+        {
+            "problem": TEXT,
+            "heterogeneity": TEXT,
+            "local_steps": WHOLE,
+            "step_size": NUMBER,
+            "phi": NUMBER,
+            "windows": _WINDOWS,
+        }
+    ],
+}
 RUN: dict[str, Any] = {
     **_ORIGIN,
     "hardware": {"processor": TEXT, "cores": (int, NONE)},
@@ -177,6 +205,7 @@ RUN: dict[str, Any] = {
             "consensus_distance": (int, float, NONE),
         }
     ],
+    "energy": IfThere({"windows": _WINDOWS}),
 }
 _PLACE = {"local_steps": WHOLE, "rounds": WHOLE, "step_size": NUMBER, "outer_step": NUMBER}
 OUTER_STEPS = {
@@ -274,6 +303,7 @@ SHAPES: dict[str, Any] = {
     "theory/results/worst_case.json": WORST_CASES,
     "theory/results/outer_step.json": OUTER_STEPS,
     "theory/results/baselines.json": BASELINES,
+    "theory/results/energy.json": ENERGY,
     "theory/results/speed.json": THEORY_SPEED,
     "deep/results/speed.json": DEEP_SPEED,
     "deep/results/ladder/*.json": LADDER_RUN,
@@ -322,9 +352,12 @@ def _check(path: str, place: str, value: Any, shape: Any) -> None:
         if not isinstance(value, dict):
             raise _wrong(path, place, value, "an object")
         for key, inner in shape.items():
+            if key not in value and isinstance(inner, IfThere):
+                continue
             if key not in value:
                 raise UserError(f"{path} lacks {f'{place}.{key}'.lstrip('.')!r}")
-            _check(path, f"{place}.{key}", value[key], inner)
+            expected = inner.shape if isinstance(inner, IfThere) else inner
+            _check(path, f"{place}.{key}", value[key], expected)
     elif isinstance(shape, Pair):
         if value is not None and not (isinstance(value, list) and len(value) == 2):
             raise _wrong(path, place, value, "two numbers, or null")

@@ -82,7 +82,8 @@ FIGURES: tuple[Entry, ...] = (
     Entry(
         "energy",
         "The energy balance: does training behave as if convex towards its solution?",
-        "Above: the loss of the batches. Second row: phi_hat, what the nodes' own steps do (1 or more, "
+        "Above: the loss of the batches at the nodes' models (solid) and that of all images at xbar "
+        "(dotted). Second row: phi_hat, what the nodes' own steps do (1 or more, "
         "dotted: as good as convex; below 0: away from the solution), and phi_total, with what averaging adds. "
         "Third: its parts, aim and noise, whose difference phi_hat is. Below: which share of the squared "
         "distance averaging and progress took, and what noise gave back. The first columns are the control, "

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from figures.analysis.deep_runs import column as line_of
 from figures.analysis.energy import (
     CONTROL_PATH,
     PLACES,
@@ -37,6 +38,7 @@ SHARES = {"averaging": "blue", "progress": "green", "noise": "vermilion"}
 class _Column:
     title: str
     windows: dict[int, Windows]
+    runs: tuple[Balance, ...] = ()
 
 
 def energy(sources: Sources) -> Figure:
@@ -55,7 +57,7 @@ def energy(sources: Sources) -> Figure:
     for ax, label in zip(
         axes[:, 0],
         (
-            "batch loss $l$",
+            "loss: $l$, $f$",
             r"$\hat\varphi$, $\varphi_{\rm total}$",
             "aim, noise",
             "shares of $D_0$",
@@ -68,7 +70,8 @@ def energy(sources: Sources) -> Figure:
         figure,
         [
             *style.k_handles(ks),
-            style.line_handle(r"$\hat\varphi$; aim"),
+            style.line_handle(r"$l$; $\hat\varphi$; aim"),
+            style.line_handle(r"$f(\bar{x})$", ls=":"),
             style.line_handle(r"$\varphi_{\rm total}$; noise", ls="--"),
             *(Patch(color=style.OKABE_ITO[c], label=name) for name, c in SHARES.items()),
         ],
@@ -99,13 +102,11 @@ def _controls(sources: Sources) -> list[_Column]:
 
 def _regimes(runs: Sequence[Balance]) -> list[_Column]:
     regimes = list(dict.fromkeys(b.run.regime for b in runs))[:MOST_REGIMES]
-    return [
-        _Column(
-            f"ResNet18: {regime}",
-            {b.local_steps: b.windows for b in runs if b.run.regime == regime},
-        )
-        for regime in regimes
-    ]
+    found = []
+    for regime in regimes:
+        mine = tuple(b for b in runs if b.run.regime == regime)
+        found.append(_Column(f"ResNet18: {regime}", {b.local_steps: b.windows for b in mine}, mine))
+    return found
 
 
 def _draw(axes: Sequence[Axes], column: _Column) -> None:
@@ -118,6 +119,15 @@ def _draw(axes: Sequence[Axes], column: _Column) -> None:
         phi.plot(w.middle, w.phi_total, color=color, ls="--", label=f"total K={k}")
         parts.plot(w.middle, w.aim, color=color, label=f"K={k}")
         parts.plot(w.middle, w.noise, color=color, ls="--", label=f"noise K={k}")
+    for balance in column.runs:
+        t, f = (line_of(balance.run.result, name) for name in ("iteration", "train_loss"))
+        loss.plot(
+            t[1:],
+            f[1:],
+            color=style.k_color(balance.local_steps),
+            ls=":",
+            label=f"f K={balance.local_steps}",
+        )
     loss.set(xscale="log", yscale="log")
     for ax in (phi, parts):
         ax.set(xscale="log")
