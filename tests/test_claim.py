@@ -166,3 +166,14 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     assert command(*arguments) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["L*D", "--step-size", "0*K"], ["gamma*log(c-2)"], ["f0*log(-R)", "--metric", "best"]],
+)
+def test_where_nothing_can_be_tried_the_claim_is_undecided(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*arguments, "-K", "1", "-R", "1", "--time-limit", "30") == 3
+    assert "nothing could be tried" in capsys.readouterr().out

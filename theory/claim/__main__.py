@@ -1,7 +1,7 @@
 """``python -m theory.claim "L*D/(4*K*R)" --metric last``: try to break a claim about Local SGD.
 
 Exit status: 1 when the claim is REFUTED, 0 when it HOLDS AT THESE SIZES or is NOT REFUTED, 2 on bad
-input. No verdict says "proved" of a size that was not solved.
+input, 3 when no problem gives it a value. No verdict says "proved" of a size that was not solved.
 """
 
 from __future__ import annotations
@@ -130,6 +130,9 @@ def main(
         write_json(json_file, {**provenance(), **as_dict(outcome)})
     if outcome.verdict == REFUTED:
         raise typer.Exit(cli.FAILED)
+    if outcome.verdict == NOT_REFUTED and not any(report.tried for report in outcome.reports):
+        console.print("nothing could be tried: the claim has no value on any problem")
+        raise typer.Exit(cli.UNDECIDED)
 
 
 def _claim(text: str, theorem: str, metric: str, family: str, gradient: str) -> Claim:
