@@ -2,6 +2,7 @@
 
     python benchmarks/deep_speed.py --json deep/results/speed.json
 
+"simd, direct" is the simd engine without Winograd's transforms (`deep.engines.simd.winograd`).
 All engines take the same batches from the same model in one run, one after another and again, so
 that a change of the machine's clock meets all of them. Float32, n = 20 nodes, batch 8 a node.
 """
@@ -24,12 +25,15 @@ from rich.table import Table
 from deep.data.cifar10 import Images
 from deep.engines.base import Engine
 from deep.engines.make import available_cores, make_engine
+from deep.engines.simd.engine import SimdEngine
+from deep.engines.simd.plan import without_winograd
 from deep.resnet import Architecture, initial_parameters, training_operations
 from deep.results import files as report
 from theory.support.command import run_command
 from theory.support.files import write_atomically
 
-ENGINES = ("simd", "loop", "grouped", "vmap")
+DIRECT = "simd, direct"
+ENGINES = ("simd", DIRECT, "loop", "grouped", "vmap")
 #: What this project wants of the default engine: times as fast as the plain loop, by width.
 GOALS = {8: 2.0, 16: 2.0, 64: 1.3}
 #: Engines agree when their distance from the loop in float64 is below this, or below this many
@@ -81,12 +85,20 @@ def measure(
     rounds = [
         rng.integers(0, len(data), (n_nodes, local_steps, batch_size)) for _ in range(repeats + 1)
     ]
-    engines: dict[str, Engine] = {
-        name: make_engine(
-            name, architecture, data, n_nodes=n_nodes, step_size=STEP_SIZE, threads=threads
+    engines: dict[str, Engine] = {}
+    for name in ENGINES:
+        engine = make_engine(
+            name.split(",")[0],
+            architecture,
+            data,
+            n_nodes=n_nodes,
+            step_size=STEP_SIZE,
+            threads=threads,
         )
-        for name in ENGINES
-    }
+        if name == DIRECT:
+            assert isinstance(engine, SimdEngine)
+            engine.layout = without_winograd(engine.layout)
+        engines[name] = engine
     seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
     models: dict[str, np.ndarray] = {}
     for index, batches in enumerate(rounds):
@@ -124,15 +136,17 @@ def measure(
             }
         )
         engines[name].close()
-    allowed = max(TOLERANCE, TIMES_THE_LOOPS * rows[1]["distance"])
+    loop_row = rows[ENGINES.index("loop")]
+    allowed = max(TOLERANCE, TIMES_THE_LOOPS * loop_row["distance"])
     for row in rows:
         row["agrees"] = bool(row["distance"] < allowed)
-    simd, loop = np.array(seconds["simd"][1:]), np.array(seconds["loop"][1:])
+    simd = np.array(seconds["simd"][1:])
     for row in rows:
         row["simd_speedup"] = row["seconds"] / rows[0]["seconds"]
-    # Round by round: both engines' neighbours in time.
-    rows[1]["simd_speedup_least"] = float((loop / simd).min())
-    rows[1]["simd_speedup_most"] = float((loop / simd).max())
+        # Round by round: both engines' neighbours in time.
+        ratios = np.array(seconds[row["engine"]][1:]) / simd
+        row["simd_speedup_least"] = float(ratios.min())
+        row["simd_speedup_most"] = float(ratios.max())
     return rows
 
 

@@ -59,13 +59,18 @@ def test_an_exact_certificate_by_hand() -> None:
     # K = R = 1, eta = 1, average_local: f(x_0) <= ||x_0||^2 / 2, attained by x^2 / 2.
     certificate = {
         "cell": {
-            "local_steps": 1, "rounds": 1, "metric": "average_local", "step_size": "1",
-            "outer_step": "1", "growth": "0", "one_node": True,
+            "local_steps": 1,
+            "rounds": 1,
+            "metric": "average_local",
+            "step_size": "1",
+            "outer_step": "1",
+            "growth": "0",
+            "one_node": True,
         },
         # f_0 <= <g_0, x_0> - ||g_0||^2/2 once, and (x_0 - g_0)^2 / 2 >= 0.
         "upper": {"start": "1/2", "shift": "0", "pairs": [[-1, 0, "1"]], "bound": "1/2"},
         "lower": {"scale": "1/2", "mean": [[2, 2], [2, 2]], "losses": [1], "value": "1/2"},
-    }  # fmt: skip
+    }
     assert verify.verify(certificate) == (Fraction(1, 2), Fraction(1, 2))
 
 

@@ -10,17 +10,10 @@ from pathlib import Path
 import pytest
 from claim_cases import claim
 
-from theory.claim.__main__ import (
-    HOLDS_HERE,
-    NOT_REFUTED,
-    REFUTED,
-    app,
-    grid,
-    run_entry,
-    try_to_break,
-)
+from theory.claim.__main__ import app, run_entry
 from theory.claim.book import Entry, read_book
 from theory.claim.lower import largest_loss
+from theory.claim.verdict import HOLDS_HERE, NOT_REFUTED, REFUTED, grid, try_to_break
 from theory.problems.explicit import rank_one_nodes
 from theory.problems.files import load_problem
 from theory.simulation.local_sgd import run_local_sgd
@@ -53,6 +46,14 @@ def test_a_true_claim_holds_at_the_sizes_that_were_solved_and_no_adversary_is_as
     outcome = try_to_break(claim("L*D/(4*R)", "best"), grid([2], [1, 2], [1.0]))
     assert outcome.verdict == HOLDS_HERE and outcome.claim.homogeneous
     assert outcome.reports[2].tried == 0
+
+
+def test_what_is_certified_at_one_growth_or_for_one_number_of_nodes_says_so() -> None:
+    t4 = claim("(1-eta*mu)^T*D", "distance", "growth")
+    outcome = try_to_break(t4, grid([2], [1], [1.0]), growth=0.2, n_nodes=3)
+    assert outcome.verdict == HOLDS_HERE and outcome.scope == "for all L and D, mu = 0.2 L"
+    by_nodes = try_to_break(claim("n*L*D/(4*R)", "best"), grid([2], [1], [1.0]), n_nodes=3)
+    assert by_nodes.scope == "for all L and D, n = 3"
 
 
 def test_outside_the_solved_classes_a_true_claim_is_only_not_refuted() -> None:
@@ -165,3 +166,14 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     assert command(*arguments) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["L*D", "--step-size", "0*K"], ["gamma*log(c-2)"], ["f0*log(-R)", "--metric", "best"]],
+)
+def test_where_nothing_can_be_tried_the_claim_is_undecided(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*arguments, "-K", "1", "-R", "1", "--time-limit", "30") == 3
+    assert "nothing could be tried" in capsys.readouterr().out

@@ -11,18 +11,13 @@ import pytest
 from claim_cases import claim, game
 
 from theory.claim import adjoints, adversary, search
-from theory.claim.__main__ import (
-    NOT_REFUTED,
-    grid,
-    refutation_text,
-    step_factors,
-    try_to_break,
-)
+from theory.claim.__main__ import refutation_text
 from theory.claim.adjoints import Loss
 from theory.claim.adversary import attack
 from theory.claim.claim import METRICS, measure
 from theory.claim.counterexample import python_lines
 from theory.claim.expression import parse
+from theory.claim.verdict import NOT_REFUTED, grid, step_factors, try_to_break
 from theory.simulation.local_sgd import run_local_sgd
 from theory.theorems import Setting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,8 @@ def test_cached_code_is_stale_once_any_source_changes(
     assert spec is not None and spec.loader is not None
     probe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(probe)
+    # A cached function is loaded together with its module, by name.
+    monkeypatch.setitem(sys.modules, "probe", probe)
 
     def compiled_anew() -> bool:
         function = compiled(probe.double)

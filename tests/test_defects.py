@@ -3,6 +3,21 @@
 Every command runs in a process whose memory is limited (see :mod:`hostile`), so that an explosion fails
 the test. What broke the Python interface is in ``test_defects_api.py``, interrupted and doubled runs in
 ``test_kills.py``.
+
+What has its test elsewhere:
+  tables, colours, ASCII, readers that leave      test_terminals, test_verify_report, test_commands
+  links, FIFOs, full disks, half-written files    test_output_files
+  medians; --data or --theorem alone; no caps     test_verify_report, test_verify_rates
+  time left; signals during imports; workers      test_support, test_commands, test_worst_case_command
+  progress in a pipe; SIGTERM; damaged folders    test_deep_command, test_deep_local_sgd, test_deep_campaign
+  the cache, downloads, archives                  test_deep_cifar10, test_defects_api
+  pictures and page that stay; damaged results    test_figure_files
+  order of rows; damaged cells                    test_worst_case_sweep
+  joblib backends; processes; Python; wheels      test_scale_out, test_deep_distributed, test_wheel
+  whose commit; the version                       test_support
+  layouts of own data; labels nothing separates   test_user_data, test_verify_rates
+  own theorems, variants, grids                   test_verify_rates, test_variants, test_check
+  longer runs, renamed data, names of runs        test_deep_local_sgd, test_deep_plan
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from deep.checkpoint import CURRENT
 
 KILLS = int(os.environ.get("LOCAL_SGD_RATES_KILLS", "5"))
 LARGE = "LOCAL_SGD_RATES_KILLS" in os.environ
-#: Numbers that a clock decides.
+#: What a clock decides, or who commits meanwhile.
 CLOCKS = {
+    "commit",
     "command",
     "evaluation_share",
     "images_per_second",

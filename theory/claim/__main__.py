@@ -1,14 +1,11 @@
 """``python -m theory.claim "L*D/(4*K*R)" --metric last``: try to break a claim about Local SGD.
 
 Exit status: 1 when the claim is REFUTED, 0 when it HOLDS AT THESE SIZES or is NOT REFUTED, 2 on bad
-input. No verdict says "proved" of a size that was not solved.
+input, 3 when no problem gives it a value. No verdict says "proved" of a size that was not solved.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +13,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from theory.claim import search
 from theory.claim.book import LOWER, Entry, read_book
 from theory.claim.claim import CLASSES, METRICS, Claim, from_formula, from_theorem
 from theory.claim.counterexample import constants, python_lines, save
-from theory.claim.expression import NAMES, Expression, parse
+from theory.claim.expression import NAMES, parse
 from theory.claim.lower import LowerOutcome, search_lower
 from theory.claim.picture import draw
-from theory.claim.search import Cell, Refutation, Report
+from theory.claim.search import Refutation
+from theory.claim.verdict import (
+    HOLDS_HERE,
+    NOT_REFUTED,
+    REFUTED,
+    Outcome,
+    grid,
+    step_factors,
+    try_to_break,
+)
 from theory.support import command as cli
 from theory.support import numbers
 from theory.support.errors import UserError
@@ -33,118 +38,7 @@ from theory.support.progress import Progress
 from theory.support.provenance import provenance
 from theory.theorems.base import Theorem
 
-REFUTED, HOLDS_HERE, NOT_REFUTED = "REFUTED", "HOLDS AT THESE SIZES", "NOT REFUTED"
-#: What a text for a step size has only where it is a formula.
-FORMULA_SIGNS = "()*/^cmurhoKRTLD"
-#: Shares of the time that is left which the searches may take, in order.
-SHARES = (0.3, 0.6, 1.0)
 app = cli.make_app()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The verdict on a claim, and how it came about."""
-
-    claim: Claim
-    verdict: str
-    reports: list[Report]
-    cells: list[Cell]
-    seconds: float
-
-    @property
-    def refutation(self) -> Refutation | None:
-        """The smallest one found, by T and then K."""
-        found = {r.refutation.cell: r.refutation for r in self.reports if r.refutation is not None}
-        return found[search.small_first(list(found))[0]] if found else None
-
-
-def try_to_break(
-    claim: Claim, cells: Sequence[Cell], *, seconds: float = 120.0, growth: float = 0.1,
-    n_nodes: int = 2, seed: int = 0, quiet: bool = True,
-) -> Outcome:  # fmt: skip
-    """All three searches; each later one looks only at cells smaller than the refuted one.
-
-    Args:
-        claim: what to break.
-        cells: the grid.
-        seconds: for everything; a search that runs out of its share says so.
-        growth: mu/L of the exact worst cases over the class "growth".
-        n_nodes: of the explicit worst problems.
-        seed: of random problems and starts.
-        quiet: no progress on standard error.
-    """
-    began = time.monotonic()
-    left = search.small_first(cells)
-    reports: list[Report] = []
-    with Progress("searching", quiet=quiet) as progress:
-        done, total = 0.0, 3.0 * len(left)
-
-        def tick(work: float) -> None:
-            nonlocal done
-            done += work
-            progress.update(min(done, total), total, f"{len(reports) + 1} of 3")
-
-        for share, run in zip(SHARES, _searches(growth, n_nodes, seed), strict=True):
-            now = time.monotonic()
-            deadline = now + share * max(0.0, began + seconds - now)
-            report = run(claim, left, deadline, tick)
-            reports.append(report)
-            if report.refutation is not None:
-                left = left[: left.index(report.refutation.cell)]
-            # Nothing can refute the claim where the worst case of the whole class is certified.
-            left = [cell for cell in left if cell not in report.certified]
-    return Outcome(claim, _verdict(reports, cells), reports, list(cells), time.monotonic() - began)
-
-
-def _searches(growth: float, n_nodes: int, seed: int) -> list[Any]:
-    return [
-        lambda claim, cells, deadline, tick: search.search_known(
-            claim, cells, seed=seed, deadline=deadline, tick=tick
-        ),
-        lambda claim, cells, deadline, tick: search.search_solved(
-            claim, cells, growth=growth, n_nodes=n_nodes, deadline=deadline, tick=tick
-        ),
-        lambda claim, cells, deadline, tick: search.search_adversary(
-            claim, cells, seed=seed, deadline=deadline, tick=tick
-        ),
-    ]
-
-
-def _verdict(reports: Sequence[Report], cells: Sequence[Cell]) -> str:
-    if any(report.refutation is not None for report in reports):
-        return REFUTED
-    certified = {cell for report in reports for cell in report.certified}
-    return HOLDS_HERE if certified >= set(cells) else NOT_REFUTED
-
-
-def step_factors(texts: Sequence[str]) -> list[float | Expression]:
-    """Numbers in (0, 2), several in a text; or a formula, which takes the whole text.
-
-    Raises:
-        UserError: neither, or a formula that names eta.
-    """
-    found: list[float | Expression] = []
-    for text in texts:
-        if not set(text) & set(FORMULA_SIGNS):
-            found += numbers.real_numbers("--step-size", text, above=0, below=2)
-            continue
-        formula = parse(text)
-        if "eta" in formula.names:
-            raise UserError(f"--step-size {text!r} names eta, allowed: other constants")
-        found.append(formula)
-    return found
-
-
-def grid(
-    local_steps: Sequence[int], rounds: Sequence[int], factors: Sequence[float | Expression]
-) -> list[Cell]:
-    """Every combination."""
-    return [
-        Cell(local_steps=k, rounds=r, step_factor=f)
-        for k in local_steps
-        for r in rounds
-        for f in factors
-    ]
 
 
 @app.command()
@@ -236,6 +130,9 @@ def main(
         write_json(json_file, {**provenance(), **as_dict(outcome)})
     if outcome.verdict == REFUTED:
         raise typer.Exit(cli.FAILED)
+    if outcome.verdict == NOT_REFUTED and not any(report.tried for report in outcome.reports):
+        console.print("nothing could be tried: the claim has no value on any problem")
+        raise typer.Exit(cli.UNDECIDED)
 
 
 def _claim(text: str, theorem: str, metric: str, family: str, gradient: str) -> Claim:
@@ -270,9 +167,8 @@ def _show(console: Console, outcome: Outcome) -> None:
         # Not wrapped: the Python lines are there to be copied.
         console.print(refutation_text(found), markup=False, highlight=False, soft_wrap=True)
     if outcome.verdict == HOLDS_HERE:
-        scope = "for all L and D" if claim.homogeneous else "at L = D = 1"
         console.print(
-            f"the certified worst case of every cell is at most the claim ({scope}); other sizes were "
+            f"the certified worst case of every cell is at most the claim ({outcome.scope}); other sizes were "
             "not solved"
         )
     console.print(f"{outcome.verdict}, {outcome.seconds:.1f} s")

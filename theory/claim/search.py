@@ -129,6 +129,11 @@ class Report:
         if ratio > self.closest:
             self.closest, self.where = ratio, where
 
+    def leave_out(self, reason: str) -> None:
+        """Say once why a part of the search was not done."""
+        if reason not in self.left_out:
+            self.left_out.append(reason)
+
 
 Tick = Callable[[float], None]
 
@@ -347,12 +352,14 @@ def search_adversary(
                     reason = (
                         f"it has no closed form for {', '.join(missing)} of the {loss.name} loss"
                     )
-                    if reason not in report.left_out:
-                        report.left_out.append(reason)
+                    report.leave_out(reason)
                     continue
                 found = adversary.attack(
                     game, starts=starts, seed=seed, stop=lambda: time.monotonic() > deadline
                 )
+                if found.ratio <= math.exp(adversary.HOPELESS):
+                    report.leave_out(f"no data give measure, claim and step a value, {cell}")
+                    continue
                 tried += starts
                 source = f"found data, {loss.name} loss, n = {n}, {m} samples a node, d = {d}"
                 if found.ratio > report.closest:

@@ -125,66 +125,49 @@ def _advance_run(
         row = t // K
         if fused and starts and steps - done >= K:
             number += 1
-            found, mean_square, loss = whole_round(
+            found, mean_square, carried[0] = whole_round(
                 data, course, eta, idx, who, q, r, done, share, base, z, delta, number, lists
             )
-            sums[BATCH] += loss
-            beta = course.number
-            if course.reports:
-                beta = reported(
-                    data,
-                    course,
-                    eta,
-                    phi,
-                    base,
-                    alpha,
-                    image,
-                    lists,
-                    found,
-                    mean_square,
-                    loss,
-                    record,
-                    row,
-                )
-            move(data.gram, lists.rows, lists.weights, found, beta, base, delta, alpha)
+            sums[BATCH] += carried[0]
             t += K
             done += K
-            continue
-        if starts and course.averaging:
-            z[:] = base
-        if track[GLOBAL]:
-            sums[GLOBAL] += _objective(data, mean)
-        for slot in range(m):
-            i = who[q, r, slot] if who.shape[1] else slot
-            if track[LOCAL]:
-                sums[LOCAL] += share[slot] * _node_loss(data, i, z)
-            if t % K < course.node_steps[i]:
-                loss = share[slot] * _step(data, eta, idx, q, i, done, z, delta, work, wanted)
-                sums[BATCH] += loss
-                carried[0] += loss
-        t += 1
-        done += 1
-        if course.averaging and t % K == 0:
+        else:
+            if starts and course.averaging:
+                z[:] = base
+            if track[GLOBAL]:
+                sums[GLOBAL] += _objective(data, mean)
+            for slot in range(m):
+                i = who[q, r, slot] if who.shape[1] else slot
+                if track[LOCAL]:
+                    sums[LOCAL] += share[slot] * _node_loss(data, i, z)
+                if t % K < course.node_steps[i]:
+                    loss = share[slot] * _step(data, eta, idx, q, i, done, z, delta, work, wanted)
+                    sums[BATCH] += loss
+                    carried[0] += loss
+            t += 1
+            done += 1
+            if not course.averaging or t % K:
+                continue
             found, mean_square = collect(data, who, q, r, share, base, z, delta, lists)
-            beta = course.number
-            if course.reports:
-                beta = reported(
-                    data,
-                    course,
-                    eta,
-                    phi,
-                    base,
-                    alpha,
-                    image,
-                    lists,
-                    found,
-                    mean_square,
-                    carried[0],
-                    record,
-                    row,
-                )
-            move(data.gram, lists.rows, lists.weights, found, beta, base, delta, alpha)
-            carried[0] = 0.0
+        beta, loss = course.number, carried[0]
+        if course.reports:
+            beta = reported(
+                data,
+                course,
+                eta,
+                phi,
+                base,
+                alpha,
+                image,
+                lists,
+                found,
+                mean_square,
+                loss,
+                record,
+                row,
+            )
+        move(data.gram, lists.rows, lists.weights, found, beta, base, delta, alpha)
+        carried[0] = 0.0
     if course.averaging and t % K == 0:
         z[:] = base
 

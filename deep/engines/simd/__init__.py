@@ -57,7 +57,7 @@ kernel), and strides from one pixel, row and channel to the next, for source and
                        of (y, x), each a convolution that writes every second pixel
 
 so one function, `kernels.conv`, does them all. Convolutions of stride 1 between maps of equal
-shape go through Winograd's transforms instead where the shape suits (`winograd`).
+shape go through Winograd's transforms instead where the shape suits (next but one section).
 
 Tiles
 -----
@@ -79,6 +79,40 @@ Tiles of 4 x 2 and 1 x 1 take what is left over. The gradient of the weights tur
 tile is 4 output channels by the 3 taps of a kernel row (wide: 8 by 3), the sums run over pixels,
 and lanes are added at the very end, always in the same order. Tiles (`tiles`) are written out by
 hand because neither Numba nor LLVM keeps an array of accumulators in registers.
+
+Winograd's tiles
+----------------
+Two outputs of a convolution in one dimension, y0 = a x0 + b x1 + c x2 and y1 = a x1 + b x2 + c x3,
+take 4 multiplications, not 6:
+
+    m0 = (x0 - x2) a                       y0 = m0 + m1 + m2
+    m1 = (x1 + x2) (a + b + c) / 2         y1 = m1 - m2 - m3
+    m2 = (x2 - x1) (a - b + c) / 2
+    m3 = (x1 - x3) c
+
+In matrices: y = A^T [(G g) . (B^T x)], B^T taking the differences of x, G the sums of g, A^T the sums
+of m. Along columns and rows one after the other it is F(2x2, 3x3), 16 multiplications for 36:
+
+     4x4 pixels of the source         16 positions            2x2 outputs
+    +---+---+---+---+             +----+----+----+----+
+    | 0 | 1 | 2 | 3 |   B^T d B   | 0  | 1  | 2  | 3  |  times the kernel's
+    +---+---+---+---+             +----+----+----+----+  position, summed      +---+---+
+    |   |   |   |   |   ------>   | 4  | 5  | 6  | 7  |  over channels; then   |   |   |
+    +---+---+---+---+             +----+----+----+----+  A^T m A               +---+---+
+    |   |   |   |   |             | 8  | 9  | 10 | 11 |  ------------------->  |   |   |
+    +---+---+---+---+             +----+----+----+----+                        +---+---+
+    |   |   |   |   |             | 12 | 13 | 14 | 15 |
+    +---+---+---+---+             +----+----+----+----+
+      neighbours overlap by two columns
+
+For every position that is a matrix product, channels by channels by tiles, which `products` computes
+in register tiles of 8 x 4 as above; transforms (`winograd_transforms`) add whole vectors. Backward,
+the input's gradient is the same with kernels turned round; the weights' gradient transforms errors
+by A, and sums (A e A^T) . (B^T d B) over tiles and images. `suits` says which maps: channels in
+eights, sides of 4 or a multiple of 8.
+
+Measured: `benchmarks/deep_speed.py` times rounds with and without (rows "simd" and "simd, direct"),
+results in ``deep/results/speed.json``.
 
 Why results do not depend on the machine's threads: one node is one task from its first step to its
 last, every sum has one order, and wide and narrow tiles add the same numbers in the same order.

@@ -82,7 +82,7 @@ def _same_convolution(arena, x, w, w0, backward, b, taps, ends, y, keep):
     """A block's 3x3 convolution that changes neither channels nor side, or its input gradient."""
     n, size = b.n_out, b.s_out
     w_out, w_in = (9, 9 * n) if backward else (9 * n, 9)
-    if b.fast:
+    if b.winograd:
         buffers = ends.kernels, ends.tiles, ends.products
         convolve(arena, x, w, w0, w_out, w_in, backward, n, size, y, keep, *buffers)
         return
@@ -97,7 +97,7 @@ def _same_convolution(arena, x, w, w0, backward, b, taps, ends, y, keep):
 def _same_weights_gradient(arena, x, g_y, b, ends, grad, g0):
     """Of `_same_convolution` with respect to w."""
     n, size = b.n_out, b.s_out
-    if b.fast_gradient:
+    if b.winograd:
         buffers = ends.kernels, ends.tiles, ends.products
         weight_gradient(arena, x, g_y, n, size, grad, g0, *buffers)
         return

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deep.engines.simd.vector import LANES
-from deep.engines.simd.winograd import buffer_sizes, suits, suits_gradient
+from deep.engines.simd.winograd import buffer_sizes, suits
 from deep.resnet import Architecture, BlockShape, block_shapes, parameter_shapes
 
 V = LANES
@@ -25,8 +25,9 @@ def _record(*names: str) -> np.dtype:
 
 #: One basic block.
 BLOCK = _record(
-    # Channels and sides in and out, stride; 1 where a shortcut, or a Winograd convolution, is.
-    *("n_in", "n_out", "s_in", "s_out", "stride", "has_shortcut", "fast", "fast_gradient"),
+    # Channels and sides in and out, stride; 1 where there is a shortcut, and where
+    # convolutions that change neither channels nor side go through Winograd's transforms.
+    *("n_in", "n_out", "s_in", "s_out", "stride", "has_shortcut", "winograd"),
     # Positions in the parameters: kernels, scales and shifts; -1 for what is not there.
     *("w_1", "scale_1", "shift_1", "w_2", "scale_2", "shift_2", "w_s", "scale_s", "shift_s"),
     # Positions in the arena of maps: b has a border. Convolutions' results y, norms' results.
@@ -133,6 +134,13 @@ def make_layout(architecture: Architecture) -> tuple[Layout, int]:
     return Layout(blocks, taps, counts, ends), memory.used
 
 
+def without_winograd(layout: Layout) -> Layout:
+    """The same layout with direct convolutions only, to compare with."""
+    blocks = layout.blocks.copy()
+    blocks["winograd"] = 0
+    return layout._replace(blocks=blocks)
+
+
 def _fill_block(
     b: np.ndarray, shape: BlockShape, name: str, position: Callable[[str], int], memory: _Memory
 ) -> None:
@@ -141,7 +149,7 @@ def _fill_block(
     b["n_in"], b["n_out"] = shape.n_in, shape.n_out
     b["s_in"], b["s_out"] = shape.size_in, shape.size_out
     b["stride"], b["has_shortcut"] = shape.stride, shape.has_shortcut
-    b["fast"], b["fast_gradient"] = suits(*out), suits_gradient(*out)
+    b["winograd"] = suits(*out)
     branches = [("1", "conv1", "norm1"), ("2", "conv2", "norm2")]
     if shape.has_shortcut:
         branches.append(("s", "shortcut", "shortcut_norm"))

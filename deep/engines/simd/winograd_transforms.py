@@ -33,6 +33,13 @@ STRIP = 4
 
 
 @compiled
+def clear(dst, d, count):
+    """Zeros to ``count`` floats, a multiple of a vector."""
+    for j in range(d, d + count, V):
+        store(dst, j, zeros_like(dst))
+
+
+@compiled
 def _gather_rows(src, p, stride):
     """Eight vectors of ``src``, ``stride`` apart, transposed."""
     return transpose(
