@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,15 +39,6 @@ from theory.support import command as cli
 
 SMALL: dict[str, Any] = {"n_nodes": 3, "samples_per_node": 16, "dimension": 40, "rank": 6}
 QUICK = ["--quick", "-n", "2", "-d", "32", "-K", "1,4", "-R", "64", "--seeds", "2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Runs of a few microseconds a round: threads would wait for each other on a busy machine."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 def run(*arguments: str) -> int:

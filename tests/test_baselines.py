@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from theory.problems.generators import HETEROGENEITIES, least_squares, realizable_logistic
 from theory.problems.margin import MarginProblem
+from theory.simulation.compilation import one_thread
 from theory.simulation.local_sgd import run_local_sgd
 from theory.verification.baselines.accelerated import accelerated_descent
 from theory.verification.baselines.compare import (
@@ -281,3 +283,13 @@ def test_an_accuracy_that_no_step_reaches_is_not_reached() -> None:
     assert all(np.isnan(row.rounds) and np.isnan(row.gradients) for row in rows)
     with pytest.raises(ValueError, match="eps is 0"):
         rounds_to_eps(problem, 0.0)
+
+
+def test_runs_that_report_every_round_use_one_thread_and_give_the_others_back() -> None:
+    before = numba.get_num_threads()
+    with one_thread():
+        assert numba.get_num_threads() == 1
+    assert numba.get_num_threads() == before
+    with pytest.raises(ValueError, match="eps is -1"):
+        rounds_to_eps(least_squares(**SMALL), -1.0)
+    assert numba.get_num_threads() == before

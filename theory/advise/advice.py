@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
+from theory.simulation.compilation import one_thread
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
 from theory.simulation.variants import FedAvg
@@ -126,6 +127,7 @@ class Advice:
         return [t for t in self.tried if t.outer_step == outer_step]
 
 
+@one_thread()
 def advise(
     problem: MarginProblem,
     eps: float,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+import numba
 
 #: Sums may be reordered and products fused, so engines agree to rounding; NaN and infinity stay.
 FAST = {"reassoc", "contract", "nsz"}
@@ -27,10 +28,24 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """``numba.njit(cache=True, **options)``, cached until any file of compiled code changes."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(cache=True, **options)(function)
+        dispatcher = numba.njit(cache=True, **options)(function)
         cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if cache_file is not None:
             cache_file._source_stamp = SOURCES
         return dispatcher
 
     return decorate
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compiled code on one thread, also as a decorator: for runs that report every round.
+
+    A round is microseconds of work, and on a busy machine threads would wait for each other far longer.
+    """
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from theory.problems.margin import MarginProblem
+from theory.simulation.compilation import one_thread
 from theory.simulation.outer_steps import RULES
 from theory.simulation.variants import FedAvg, Variant
 from theory.support import numbers
@@ -89,6 +90,7 @@ def fedavg_variants(n_nodes: int) -> dict[str, tuple[Variant, ...]]:
     return {**found, momentum.name: (momentum,)}
 
 
+@one_thread()
 def rounds_to_eps(
     problem: MarginProblem,
     eps: float,
