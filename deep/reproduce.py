@@ -58,13 +58,14 @@ def reproduce(
         list[str] | None,
         typer.Option(
             help=f"How alike the nodes' data are: {', '.join(REGIMES)}; repeat or list for several. "
-            "Default: iid,shards, with two shards and with one: three regimes."
+            "Default: iid,shards, with two shards and with one; laptop: with one."
         ),
     ] = None,
     shards_per_node: Annotated[
         list[str] | None,
         typer.Option(
-            help="In the regime shards: shards of the sorted images a node, dealt at random. Default 2,1."
+            help="In the regime shards: shards of the sorted images a node, dealt at random. Default 2,1; "
+            "laptop 1."
         ),
     ] = None,
     local_steps: Annotated[

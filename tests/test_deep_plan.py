@@ -90,7 +90,7 @@ def test_names_tell_what_differs_from_the_preset() -> None:
         "seed": 1,
         "nodes": 10,
         "width": 6,
-        "subset": 300,
+        "subset": 400,
         "step_size": 0.25,
         "similarity": 0.3,
         "norm_affine": True,
@@ -100,7 +100,7 @@ def test_names_tell_what_differs_from_the_preset() -> None:
     }
     (run,) = plan("laptop", "to-loss", options)
     assert run.label == (
-        "laptop_to-loss_mixed_K02_step-size-0.25_nodes-10_similarity-0.3_width-6_subset-300_seed-1"
+        "laptop_to-loss_mixed_K02_step-size-0.25_nodes-10_similarity-0.3_width-6_subset-400_seed-1"
         "_norm-affine_participants-5_fixed-participants_outer-step-polyak"
     )
     # When to stop is not in a name: such a run goes on in its folder.

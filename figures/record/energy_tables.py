@@ -37,7 +37,8 @@ def energy(sources: Sources) -> Table:
         rows,
         "Over whole runs, towards the last model; the control towards x*, on problems where phi_hat is at "
         "least 1 by theorem (sigmoid: no theorem). c = min_i f_i/f and P/Q: medians of the second half of "
-        "the iterations. Runs that have not ended, or whose balance does not close, are left out.",
+        "the iterations. As x nears z at the end of a run, aim and phi_total go to 0 whatever the loss does. Runs "
+        "that have not ended, or whose balance does not close, are left out.",
     )
 
 
