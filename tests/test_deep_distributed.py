@@ -15,7 +15,9 @@ from deep_cases import random_images, write_class_folders
 
 from deep.checkpoint import load_checkpoint
 from deep.distributed import Communicator, check_ranks
+from deep.energy_record import read_balance
 from deep.reproduce import main
+from theory.support.energy import Windows, from_rows
 from theory.support.errors import UserError
 
 
@@ -49,6 +51,7 @@ def options(data: Path, out: Path, nodes: int) -> list[str]:
         "--device",
         "cpu",
         "--quiet",
+        "--energy",
         "--data",
         str(data),
         "--out",
@@ -67,6 +70,14 @@ def result(out: Path) -> tuple[bytes, list[dict[str, Any]]]:
     clocks = ("wall_seconds", "images_per_second")
     rows = [{k: v for k, v in row.items() if k not in clocks} for row in state.metrics]
     return state.model.tobytes(), rows
+
+
+def balance(out: Path) -> Windows:
+    """The energy balance of a run."""
+    (folder,) = out.iterdir()
+    found = read_balance(folder)
+    assert found is not None
+    return from_rows(0.1, found["windows"])
 
 
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -101,6 +112,10 @@ def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     assert many == one
     assert len(one[1]) > 2 and one[1][-1]["mean_square"] > 0
     assert one[1][-1]["test_loss"] > 0 and one[1][-1]["outer_step"] >= 1
+    first, second = (balance(tmp_path / name) for name in ("one", "many"))
+    assert first.closing_error < 1e-9 and (first.iteration == second.iteration).all()
+    for name in ("distance", "loss", "inner", "square", "averaging"):
+        np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-9)
 
 
 def test_every_node_has_one_process() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from deep.data.partition import draw_batches, partition
 from deep.distributed import Communicator
 from deep.engines.base import Engine, Losses, RoundStatistics
+from deep.engines.energy import EnergyTerms
 from deep.engines.make import make_engine
 from deep.resnet import Architecture, ResNet18, initial_parameters, load_flat, read_flat
 from theory.support.errors import UserError
@@ -198,13 +199,15 @@ def test_the_number_of_processes_changes_no_bit(choice: dict[str, Any]) -> None:
         )
         engine.set_shards(shards)
         seen: list[RoundStatistics | None] = []
+        terms = EnergyTerms()
         for r, nodes in enumerate(rounds):
             mine = [node for node in local if node in nodes]
             batches = draw_batches(shards, mine, 2 * r, 2, 4, 0)
             if not mine:
                 batches = np.zeros((0, 2, 4), np.int64)
-            seen.append(engine.round(batches, measure=True, nodes=nodes, **choice))
-        return engine.model(), seen, engine.losses(), engine.evaluate(random_images(23, seed=2))
+            seen.append(engine.round(batches, measure=True, nodes=nodes, energy=terms, **choice))
+        test = engine.evaluate(random_images(23, seed=2))
+        return engine.model(), seen, engine.losses(), test, astuple(terms)
 
     def together(size: int) -> Any:
         barrier, box = threading.Barrier(size), [None] * size
@@ -212,7 +215,7 @@ def test_the_number_of_processes_changes_no_bit(choice: dict[str, Any]) -> None:
             jobs = [pool.submit(process, rank, size, barrier, box) for rank in range(size)]
             return [job.result() for job in jobs]
 
-    model, seen, losses, test = together(1)[0]
+    model, seen, losses, test, terms = together(1)[0]
     assert isinstance(losses, Losses) and np.abs(model - START).max() > 1e-2
     for size in (2, 4):
         for other in together(size):
@@ -220,6 +223,8 @@ def test_the_number_of_processes_changes_no_bit(choice: dict[str, Any]) -> None:
             assert other[1] == seen
             assert (other[2].nodes == losses.nodes).all() and other[2].mean == losses.mean
             assert other[3] == test
+            # Of these the float64 average's own order shows, in the last digits.
+            assert other[4] == pytest.approx(terms, rel=1e-12)
 
 
 def test_nodes_and_outer_steps_that_do_not_exist_are_refused() -> None:
