@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +19,6 @@ from theory.problems.generators import (
 from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
 from theory.simulation import draws
-from theory.simulation.compiled_losses import compiled_loss
 from theory.simulation.engines import METRICS
 from theory.simulation.local_sgd import AVERAGES, run_local_sgd
 from theory.simulation.streams import (
@@ -71,19 +69,6 @@ def test_engines_agree_to_1e_10(maker: Any, schedule: str, engine: str) -> None:
     for name in AVERAGES:
         assert relative(fast.averages[name], reference.averages[name]) < 1e-10, name
     assert relative(fast.best_sync_loss, reference.best_sync_loss) < 1e-10
-
-
-@pytest.mark.parametrize("schedule", ["plain", "uneven K", "no averaging", "full gradient"])
-def test_fused_rounds_and_parallel_nodes_change_nothing(schedule: str) -> None:
-    # Without running sums the compiled engine takes other paths: fused rounds, nodes over threads.
-    problem = least_squares(**SMALL)
-    settings: dict[str, Any] = {"step_size": 0.7, "averages": [], **SCHEDULES[schedule]}
-    for seeds in (1, 4):
-        reference = run_local_sgd(problem, engine="numpy", seeds=seeds, **settings)
-        fast = run_local_sgd(problem, engine="numba", seeds=seeds, **settings)
-        assert relative(fast.final_model, reference.final_model) < 1e-10
-        for name in METRICS:
-            assert relative(fast.history[name], reference.history[name]) < 1e-10
 
 
 def test_a_stream_is_numpys_philox_keyed_by_seed_and_node() -> None:
@@ -197,52 +182,6 @@ def test_a_loss_of_your_own_runs_on_the_reference_engine() -> None:
     assert result.history["global_loss"][0, 0, -1] < 0.1 * result.history["global_loss"][0, 0, 0]
     with pytest.raises(ValueError, match="needs a compiled loss"):
         run_local_sgd(problem, step_size=1.0, engine="numba")
-
-
-@numba.njit
-def _huber_tail(r: float) -> float:
-    return r - 0.5
-
-
-@numba.njit
-def _huber(z: float, t: float) -> float:
-    r = abs(z - t)
-    return 0.5 * r * r if r < 1 else _huber_tail(r)
-
-
-@numba.njit
-def _huber_slope(z: float, t: float) -> float:
-    return max(-1.0, min(1.0, z - t))
-
-
-def test_a_compiled_loss_of_your_own_runs_on_every_engine() -> None:
-    loss = MarginLoss("compiled Huber", _huber, _huber_slope, 1.0, True, True)
-    data = least_squares(**SMALL)
-    nodes = [data.node_slice(i) for i in range(3)]
-    problem = MarginProblem(
-        [3 * data.features[s] for s in nodes], [3 * data.targets[s] for s in nodes], loss
-    )
-    assert problem.smoothness == pytest.approx(9.0)
-    settings: dict[str, Any] = {"step_size": 0.1, "local_steps": 3, "rounds": 40, "seeds": 2}
-    settings |= {"averages": AVERAGES, "outer_step": "extrapolated", "record_rounds": True}
-    reference = run_local_sgd(problem, engine="numpy", **settings)
-    # The corner is met on both sides of it.
-    margins = np.abs(problem.margins(problem.start) - problem.targets)
-    assert margins.max() > 1 > margins.min()
-    for engine in ("numba", "margin"):
-        fast = run_local_sgd(problem, engine=engine, **settings)
-        assert relative(fast.final_model, reference.final_model) < 1e-10
-        for name in AVERAGES:
-            assert relative(fast.averages[name], reference.averages[name]) < 1e-10, name
-    assert run_local_sgd(problem, **settings).engine in ("numba", "margin")
-
-
-def test_a_loss_that_does_not_compile_is_refused_in_one_line() -> None:
-    bad = numba.njit(lambda z, t: z.nothing)
-    loss = MarginLoss("bad", bad, _huber_slope, 1.0, True, True)
-    with pytest.raises(UserError, match="loss 'bad' does not compile for two floats") as raised:
-        compiled_loss(loss)
-    assert "\n" not in str(raised.value)
 
 
 def test_margin_space_is_chosen_where_it_is_cheaper() -> None:
