@@ -92,7 +92,15 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def warm() -> None:
+    """What is imported and compiled once is no part of a refusal."""
+    run()
+    check()
+
+
 @pytest.mark.parametrize(("call", "said"), REFUSED, ids=[said[:50] for _, said in REFUSED])
+@pytest.mark.usefixtures("warm")
 def test_bad_arguments_are_one_line_at_once(call: Callable[[], object], said: str) -> None:
     began = time.process_time()
     with pytest.raises(UserError) as refused:

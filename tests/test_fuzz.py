@@ -61,7 +61,7 @@ from theory.theorems import T2
 MINE = replace(T2, name="mine", bound=lambda p, s, t: T2.bound(p, s, t) / 3)
 """
 #: Network, compilers and everything at once, which take minutes.
-LEFT_OUT = {"--download", "--compile", "--book", "--workers"}
+LEFT_OUT = {"--download", "--compile", "--book", "--workers", "--pepit"}
 OUTPUTS = {
     *("--json", "--csv", "--out", "--results", "--cache", "--runs-folder", "--write-findings"),
     "--figure",

@@ -67,7 +67,7 @@ class Work:
 
 def _deep(place: str) -> list[str]:
     places = ["--data", "images", "--out", f"{place}/runs", "--results", f"{place}/results"]
-    return [*DEEP, "--rounds", "400" if LARGE else "16", "-K", "2", *places]
+    return [*DEEP, "--rounds", "100" if LARGE else "16", "-K", "2", *places]
 
 
 def _campaign(place: str) -> list[str]:
@@ -130,7 +130,7 @@ WORKS = [
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     top = tmp_path_factory.mktemp("kills")
     write_class_folders(top / "images", random_images(40))
-    (top / "two.toml").write_text(CAMPAIGN.format(rounds=300 if LARGE else 9))
+    (top / "two.toml").write_text(CAMPAIGN.format(rounds=50 if LARGE else 9))
     with Commands(top) as found:
         yield found
 
