@@ -111,8 +111,7 @@ the input's gradient is the same with kernels turned round; the weights' gradien
 by A, and sums (A e A^T) . (B^T d B) over tiles and images. `suits` says which maps: channels in
 eights, sides of 4 or a multiple of 8.
 
-Measured: `benchmarks/deep_speed.py` times rounds with and without (rows "simd" and "simd, direct"),
-results in ``deep/results/speed.json``.
+``benchmarks/deep_speed.py`` times rounds with and without (rows "simd" and "simd, direct").
 
 Why results do not depend on the machine's threads: one node is one task from its first step to its
 last, every sum has one order, and wide and narrow tiles add the same numbers in the same order.
