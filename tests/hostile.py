@@ -138,7 +138,7 @@ class Child:
     commands: Commands
     process: int
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Its exit status, or less the number of the signal that ended it; fails after ``seconds``."""
         found: int = self.commands._ask("wait", seconds, str(self.process))["status"]
         return found
@@ -154,7 +154,7 @@ def serve(memory: int) -> None:
     # Answers go to a descriptor of their own: commands may write to 1 past sys.stdout.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    limited: set[str] = set()
+    apps: dict[str, Any] = {}
     for line in sys.stdin:
         what, command, *arguments = json.loads(line)
         if what == "wait":
@@ -164,21 +164,26 @@ def serve(memory: int) -> None:
         elif what == "environment":
             answer = _environment(arguments)
         else:
-            module, name = COMMANDS[command]
-            app = getattr(importlib.import_module(module), name)
-            if command not in limited:
+            if command not in apps:
+                # Libraries are mapped without a limit: PyTorch's for GPUs take more than ours.
+                _limit(None)
+                module, name = COMMANDS[command]
+                apps[command] = getattr(importlib.import_module(module), name)
                 _limit(memory)
-                limited.add(command)
+            app = apps[command]
             act = {"run": _run, "start": _start, "start unread": _start_unread}[what]
             answer = act(app, command, arguments)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _limit(memory: int) -> None:
-    """Allow so many bytes beyond what is mapped now."""
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + memory, resource.RLIM_INFINITY))
+def _limit(memory: int | None) -> None:
+    """Allow so many bytes beyond what is mapped now, or any number."""
+    most = resource.RLIM_INFINITY
+    if memory is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def _environment(changes: list[str]) -> dict[str, str]:

@@ -9,10 +9,7 @@ import pytest
 from theory.problems.generators import (
     least_squares,
     realizable_logistic,
-    separable_logistic,
-    sigmoid_regression,
 )
-from theory.problems.margin import MarginProblem
 from theory.simulation.variants import FedAvg, Reports, Variant
 from theory.support.verdicts import HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import (
@@ -24,23 +21,12 @@ from theory.theorems import (
     T7,
     T8A,
     THEOREMS,
-    instance_0,
-    instance_3,
 )
 from theory.verification.check import verify, verify_all
 from theory.verification.grid import verify_grid
 from theory.verification.violations import VIOLATIONS
 
 SMALL: dict[str, Any] = {"n_nodes": 2, "samples_per_node": 6, "dimension": 30, "rank": 4}
-PROBLEMS: dict[str, MarginProblem] = {
-    "I0": instance_0("T1", 1).problem,  # type: ignore[dict-item]
-    "I3": instance_3(1).problem,  # type: ignore[dict-item]
-    "least squares": least_squares(**SMALL),
-    "sorted": least_squares(heterogeneity="sorted", **SMALL),
-    "logistic": realizable_logistic(**SMALL),
-    "separable": separable_logistic(**SMALL),
-    "sigmoid": sigmoid_regression(n_nodes=2, samples_per_node=3, dimension=30),
-}
 
 
 # ---- grids ---------------------------------------------------------------------------------------
@@ -108,7 +94,7 @@ class Damped(Variant):
 
 
 def test_a_variant_of_ones_own_is_compared_and_recorded() -> None:
-    problem = PROBLEMS["least squares"]
+    problem = least_squares(**SMALL)
     # Full gradients and no draws of its own: the run is what it is, and the verdict exact.
     own = verify(T2, problem, local_steps=3, rounds=20, gradient="full", variant=Damped())
     assert (own.variant, own.how, own.verdict) == ("half steps", "deterministic", HOLDS)
@@ -124,7 +110,7 @@ def test_a_variant_of_ones_own_is_compared_and_recorded() -> None:
 
 
 def test_theorems_are_checked_with_their_own_clients_and_servers_unless_told() -> None:
-    problem = PROBLEMS["sorted"]
+    problem = least_squares(heterogeneity="sorted", **SMALL)
     checks = {c.theorem: c for c in verify_all(THEOREMS, problem, local_steps=2, rounds=10)}
     assert checks["T2"].variant == "Local SGD"
     assert checks["T7"].variant == "FedAvg, 1 nodes a round" and checks["T7"].how == "exact"
@@ -137,7 +123,7 @@ def test_theorems_are_checked_with_their_own_clients_and_servers_unless_told() -
 
 
 def test_reshuffled_samples_leave_what_holds_on_every_path() -> None:
-    problem = PROBLEMS["logistic"]
+    problem = realizable_logistic(**SMALL)
     shuffled = FedAvg(order="reshuffled")
     checks = verify_all([T0, T1, T2], problem, local_steps=3, rounds=20, variant=shuffled)
     assert [c.verdict for c in checks] == [HOLDS, NOT_APPLICABLE, NOT_APPLICABLE]
@@ -148,7 +134,7 @@ def test_reshuffled_samples_leave_what_holds_on_every_path() -> None:
 
 @pytest.mark.parametrize("beta", [0.25, "extrapolated", "polyak"])
 def test_t0_counts_the_distance_left_under_an_outer_step(beta: Any) -> None:
-    problem = PROBLEMS["sorted"]
+    problem = least_squares(heterogeneity="sorted", **SMALL)
     told = FedAvg(participants=1, outer_step_size=beta)
     check = verify(T0, problem, local_steps=3, rounds=5, variant=told)
     assert check.verdict == HOLDS and check.how == "worst of 32 paths"
