@@ -7,7 +7,7 @@ input, 3 when no problem gives it a value. No verdict says "proved" of a size th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -281,6 +281,11 @@ def _run_book(console: Console, seconds: float, seed: int, json_file: Path | Non
         raise typer.Exit(cli.FAILED)
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command, as a console script."""
     cli.one_blas_thread()
     cli.run(app, "python -m theory.claim")
+
+
+if __name__ == "__main__":
+    script()
