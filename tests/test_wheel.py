@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from theory.support.provenance import version
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("lsgd-figures", "lsgd-deep", "lsgd-campaign")
+SCRIPTS = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 
 
 @dataclass
