@@ -11,10 +11,10 @@ The transforms are bound by their stores, 16 a tile; the package's text draws a 
 B^T d and taking the differences along rows while multiplying was tried and was no faster.
 
 Whole rounds of 20 nodes against the direct convolution, in turns in one process, AVX-512, two cores,
-ratios of medians: on a machine at a load of 10 to 13, 1.31 to 1.35 times faster at width 8 (six
-repeats) and 1.39 to 1.40 at width 16 (three). On an idle one, before `_lane_gradient`, 1.25 and 1.43;
-at width 8 `_lane_gradient` saves another fortieth of a step. ``benchmarks/deep_speed.py`` measures
-it again.
+ratios of medians: on an idle machine 1.29, 1.31, 1.32 and 1.41 times faster at width 8 (four runs;
+1.33 to 1.43 in processor time) and 1.48 at width 16 (two); at a load of 10 to 13, 1.31 to 1.35 and
+1.39 to 1.40. Before `_lane_gradient` it was 1.25 and 1.43, idle. ``benchmarks/deep_speed.py``
+measures it again.
 """
 
 from __future__ import annotations
