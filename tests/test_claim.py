@@ -73,9 +73,16 @@ def test_a_search_out_of_time_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("text", "metric", "homogeneous"),
-    [("L*D/R", "last", True), ("D/(eta*R)", "last", True), ("(1-eta*mu)^T*D", "distance", True),
-     ("f0*L", "gradient", True), ("0.1", "last", False), ("L*D^2", "last", False), ("L*D", "distance", False)],
-)  # fmt: skip
+    [
+        ("L*D/R", "last", True),
+        ("D/(eta*R)", "last", True),
+        ("(1-eta*mu)^T*D", "distance", True),
+        ("f0*L", "gradient", True),
+        ("0.1", "last", False),
+        ("L*D^2", "last", False),
+        ("L*D", "distance", False),
+    ],
+)
 def test_only_a_homogeneous_claim_is_decided_for_all_l_and_d(
     text: str, metric: str, homogeneous: bool
 ) -> None:
@@ -93,9 +100,13 @@ def test_the_largest_loss_over_all_starts_is_the_simulators() -> None:
         rows = [[math.sqrt(1 - small), sign * math.sqrt(small)] for sign in (1, -1)]
         problem = rank_one_nodes(rows, start, 1.0, "crossing")
         run = run_local_sgd(
-            problem, step_size=factor, local_steps=k, rounds=rounds, gradient="full",
+            problem,
+            step_size=factor,
+            local_steps=k,
+            rounds=rounds,
+            gradient="full",
             engine="numpy",
-        )  # fmt: skip
+        )
         measured.append(run.history["global_loss"][0, 0, -1])
     assert largest_loss(kappa, k, rounds, factor) == pytest.approx(max(measured))
 
@@ -155,12 +166,26 @@ def test_a_users_theorem_is_a_claim(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["L", "--book"], ["__import__('os')"], ["L.real"], ["10^1000000"], ["L", "--metric", "x"],
-     ["L", "--class", "x"], ["L", "-K", "0"], ["L", "-K", ""], ["L", "--step-size", "2"],
-     ["L", "--time-limit", "nan"], ["L", "--json", "/"], ["L", "--nodes", "1"], ["L", "--step-size", "1/eta"],
-     ["L", "--step-size", "1/gammas"], ["L", "--lower", "--kappa", "1"],
-     ["--theorem", "none.py:X"]],
-)  # fmt: skip
+    [
+        [],
+        ["L", "--book"],
+        ["__import__('os')"],
+        ["L.real"],
+        ["10^1000000"],
+        ["L", "--metric", "x"],
+        ["L", "--class", "x"],
+        ["L", "-K", "0"],
+        ["L", "-K", ""],
+        ["L", "--step-size", "2"],
+        ["L", "--time-limit", "nan"],
+        ["L", "--json", "/"],
+        ["L", "--nodes", "1"],
+        ["L", "--step-size", "1/eta"],
+        ["L", "--step-size", "1/gammas"],
+        ["L", "--lower", "--kappa", "1"],
+        ["--theorem", "none.py:X"],
+    ],
+)
 def test_bad_input_is_one_line_and_exit_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from claim_cases import claim, game
 
-from theory.claim import adjoints, adversary, search
+from theory.claim import adjoints, adversary, adversary_search, search
 from theory.claim.__main__ import refutation_text
 from theory.claim.adjoints import Loss
 from theory.claim.adversary import attack
@@ -35,7 +35,7 @@ GAMES = [
 def test_the_adversary_measures_as_the_engines_do(metric: str, gradient: str, loss: Loss) -> None:
     attacked = game("L*D", metric, gradient=gradient, samples=2, dimension=3, loss=loss)
     rows, start = adversary.unpack(attacked, np.random.default_rng(0).standard_normal(15))
-    problem = search.margin_problem(adversary.Candidate(rows, start, 1.0), loss)
+    problem = adversary_search.margin_problem(adversary.Candidate(rows, start, 1.0), loss)
     setting = Setting(step_size=1 / problem.smoothness, local_steps=2, rounds=2, gradient=gradient)
     found = measure(claim("L*D", metric, gradient=gradient), problem, setting, twice=True)
     assert found is not None and found.agree
@@ -63,8 +63,15 @@ def test_the_mean_over_all_draws_is_the_exact_expectation(metric: str) -> None:
 def test_with_too_many_sequences_all_candidates_share_the_same_random_ones() -> None:
     draws = adversary._draws(3, 2, 6)
     assert draws.shape == (adversary.PATHS, 6, 3, 2) and (draws.sum(-1) == 1).all()
-    attacked = game("L*D", "last", gradient="stochastic", samples=2, n_nodes=3, local_steps=3,
-                    loss=adversary.HUBER_LOSS)  # fmt: skip
+    attacked = game(
+        "L*D",
+        "last",
+        gradient="stochastic",
+        samples=2,
+        n_nodes=3,
+        local_steps=3,
+        loss=adversary.HUBER_LOSS,
+    )
     at = np.random.default_rng(0).standard_normal(14)
     assert adversary.log_ratio(attacked, at)[0] == adversary.log_ratio(attacked, at.copy())[0]
 
@@ -80,14 +87,14 @@ def test_a_claim_on_stochastic_gradients_of_any_loss_is_refuted_by_a_confidence_
         local_steps=1,
         loss=adversary.HUBER_LOSS,
     )
-    problem = search.margin_problem(attack(attacked, starts=2), adversary.HUBER_LOSS)
-    found = search._judged(search.Report(""), stated, cell, problem, "")
+    problem = adversary_search.margin_problem(attack(attacked, starts=2), adversary.HUBER_LOSS)
+    found = search.judged(search.Report(""), stated, cell, problem, "")
     assert found is not None and found.measured.sampled
     assert found.claimed < found.measured.low < found.measured.value
     assert "; at least" in refutation_text(found) and "'stochastic'" in refutation_text(found)
     # Just above the mean nothing is refuted, though half of such means would exceed it.
     close = claim(f"{found.measured.value}*L*D", "last", gradient="stochastic")
-    assert search._judged(search.Report(""), close, cell, problem, "") is None
+    assert search.judged(search.Report(""), close, cell, problem, "") is None
 
 
 FORMULAS = [
@@ -111,9 +118,15 @@ def test_its_gradients_are_those_of_central_differences(
     # As many samples a node as dimensions, where c is above 0; for the others independent samples.
     d = 2 if loss.quadratic else 3
     attacked = game(
-        text, metric, gradient=gradient, samples=2 if loss.quadratic else 1, dimension=d,
-        local_steps=3, step_factor=parse(step) if isinstance(step, str) else step, loss=loss,
-    )  # fmt: skip
+        text,
+        metric,
+        gradient=gradient,
+        samples=2 if loss.quadratic else 1,
+        dimension=d,
+        local_steps=3,
+        step_factor=parse(step) if isinstance(step, str) else step,
+        loss=loss,
+    )
     assert not adversary.unknown_constants(attacked)
     size = 2 * attacked.samples * d + d
     at, h = np.random.default_rng(1).standard_normal(size), 1e-6
@@ -136,7 +149,7 @@ def test_its_constants_are_those_of_the_problem(loss: Loss, samples: int, dimens
     attacked = game("L*D", "last", samples=samples, dimension=dimension, loss=loss)
     flat = np.random.default_rng(2).standard_normal((2 * samples + 1) * dimension)
     rows, start = adversary.unpack(attacked, flat)
-    problem = search.margin_problem(adversary.Candidate(rows, start, 1.0), loss)
+    problem = adversary_search.margin_problem(adversary.Candidate(rows, start, 1.0), loss)
     known = {"rho": problem.strong_growth, "f0": float(problem.global_loss(start))}
     if loss.quadratic:
         known |= {"c": problem.similarity, "mu": problem.local_growth}
@@ -206,7 +219,7 @@ def test_a_sigmoid_counterexample_is_rebuilt_by_its_lines(tmp_path: Path) -> Non
     attacked = game(
         stated.text, "gradient", step_factor=cell.step_factor, loss=adversary.SIGMOID_LOSS
     )
-    problem = search.margin_problem(attack(attacked, starts=2), adversary.SIGMOID_LOSS)
+    problem = adversary_search.margin_problem(attack(attacked, starts=2), adversary.SIGMOID_LOSS)
     setting = cell.setting(stated, problem)
     measured = measure(stated, problem, setting, twice=True)
     assert measured is not None and measured.agree
@@ -217,7 +230,11 @@ def test_a_sigmoid_counterexample_is_rebuilt_by_its_lines(tmp_path: Path) -> Non
     lines.write_text(python_lines(found, tmp_path / "data.npz"))
     run = runpy.run_path(str(lines))["run"]
     expected = run_local_sgd(
-        problem, step_size=setting.step_size, local_steps=2, rounds=2, gradient="full",
+        problem,
+        step_size=setting.step_size,
+        local_steps=2,
+        rounds=2,
+        gradient="full",
         engine="numpy",
-    )  # fmt: skip
+    )
     assert np.array_equal(run.history["global_loss"], expected.history["global_loss"])

@@ -118,10 +118,14 @@ def main(
         raise typer.Exit(cli.FAILED if found.refuted else cli.DONE)
     stated = _claim(claim, theorem, metric, family, gradient)
     outcome = try_to_break(
-        stated, grid(ks, rs, factors), seconds=seconds,
+        stated,
+        grid(ks, rs, factors),
+        seconds=seconds,
         growth=numbers.real("--growth", growth, above=0, below=1),
-        n_nodes=numbers.whole("--nodes", nodes, 2, 50), seed=numbers.seed("--seed", seed), quiet=False,
-    )  # fmt: skip
+        n_nodes=numbers.whole("--nodes", nodes, 2, 50),
+        seed=numbers.seed("--seed", seed),
+        quiet=False,
+    )
     _show(console, outcome)
     files = _keep(outcome, out) if out is not None and outcome.refutation is not None else []
     for file in files:
@@ -211,18 +215,28 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "searches": [
             {
-                "search": r.search, "tried": r.tried, "largest_ratio": r.closest, "where": r.where,
-                "certified": [str(cell) for cell in r.certified], "left_out": r.left_out,
+                "search": r.search,
+                "tried": r.tried,
+                "largest_ratio": r.closest,
+                "where": r.where,
+                "certified": [str(cell) for cell in r.certified],
+                "left_out": r.left_out,
             }
             for r in outcome.reports
         ],
-        "counterexample": None if found is None else {
-            "search": found.search, "source": found.source, "cell": str(found.cell),
-            "constants": constants(found.problem), "measured": found.measured.value,
-            "measured_again": found.measured.second, "routes": found.measured.how,
+        "counterexample": None
+        if found is None
+        else {
+            "search": found.search,
+            "source": found.source,
+            "cell": str(found.cell),
+            "constants": constants(found.problem),
+            "measured": found.measured.value,
+            "measured_again": found.measured.second,
+            "routes": found.measured.how,
             "claimed": found.claimed,
         },
-    }  # fmt: skip
+    }
 
 
 def _keep(outcome: Outcome, folder: Path) -> list[Path]:
@@ -243,9 +257,12 @@ def run_entry(entry: Entry, seconds: float, seed: int = 0) -> tuple[str, str]:
     formula = parse(entry.claim)
     if entry.direction == LOWER:
         found = search_lower(
-            formula, kappas=entry.kappas, local_steps=entry.local_steps, rounds=entry.rounds,
+            formula,
+            kappas=entry.kappas,
+            local_steps=entry.local_steps,
+            rounds=entry.rounds,
             step_factors=[float(step) for step in entry.step_sizes],
-        )  # fmt: skip
+        )
         where = f"kappa {found.kappa:g}, K {found.local_steps}, R {found.rounds}, eta {found.step_factor:g}/L"
         return (REFUTED if found.refuted else NOT_REFUTED), f"ratio {found.ratio:.3g} at {where}"
     stated = from_formula(

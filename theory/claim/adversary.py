@@ -273,10 +273,15 @@ def _strong_growth(game: Game, rows: Array, start: Array) -> Slope:
         values, vectors = _whitened(weighted, overall @ overall + shift)
         rho, v = float(values[-1]), vectors[:, -1]
         margins, image = flat @ v, flat @ (overall @ v)
-        by_flat = 2 / len(flat) * (
-            (margins**2)[:, None] * flat + (norms * margins)[:, None] * v
-            - rho * (image[:, None] * v + margins[:, None] * (overall @ v))
-        )  # fmt: skip
+        by_flat = (
+            2
+            / len(flat)
+            * (
+                (margins**2)[:, None] * flat
+                + (norms * margins)[:, None] * v
+                - rho * (image[:, None] * v + margins[:, None] * (overall @ v))
+            )
+        )
     elif len(flat) > d:
         return Slope(math.inf, np.zeros_like(rows), np.zeros_like(start))
     else:

@@ -213,8 +213,12 @@ def measure(
         return Measurement(first, first, "exact moments", first)
     if first is not None and setting.gradient == "stochastic":
         samples = _simulated(claim, problem, setting, "numpy", seeds=range(SEEDS))
-        return Measurement(first, first if _near(first, samples) else float(samples.mean()),
-                           f"exact moments; mean of {SEEDS} seeds within its interval", first)  # fmt: skip
+        return Measurement(
+            first,
+            first if _near(first, samples) else float(samples.mean()),
+            f"exact moments; mean of {SEEDS} seeds within its interval",
+            first,
+        )
     value = float(_simulated(claim, problem, setting, "numpy", seeds=range(1))[0])
     if not twice:
         return Measurement(value, value, "engine numpy", value)

@@ -33,9 +33,12 @@ def arrays(problem: Problem | ExtremalProblem) -> dict[str, Array]:
     if isinstance(problem, ExtremalProblem):
         function = problem.function
         return {
-            "corners": function.corners, "heights": function.heights, "vertices": problem.vertices,
-            "shared": np.array(problem.shared), "start": problem.start,
-        }  # fmt: skip
+            "corners": function.corners,
+            "heights": function.heights,
+            "vertices": problem.vertices,
+            "shared": np.array(problem.shared),
+            "start": problem.start,
+        }
     return {"start": np.asarray(problem.start)}
 
 
@@ -101,9 +104,13 @@ def _margin_lines(problem: MarginProblem, path: Path) -> list[str]:
 def constants(problem: Problem | ExtremalProblem) -> dict[str, float]:
     """The constants that the problem knows, by the theory's symbols."""
     names = {
-        "n": "n_nodes", "L": "smoothness", "D": "initial_distance", "c": "similarity",
-        "mu": "local_growth", "rho": "strong_growth",
-    }  # fmt: skip
+        "n": "n_nodes",
+        "L": "smoothness",
+        "D": "initial_distance",
+        "c": "similarity",
+        "mu": "local_growth",
+        "rho": "strong_growth",
+    }
     found: dict[str, Any] = {symbol: getattr(problem, name, None) for symbol, name in names.items()}
     if found["D"] is None and problem.solution is not None:
         found["D"] = float(((problem.start - problem.solution) ** 2).sum())

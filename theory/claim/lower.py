@@ -68,19 +68,32 @@ def search_lower(
                 for factor in step_factors:
                     tried += 1
                     numbers = {
-                        "L": 1.0, "D": 1.0, "mu": 1.0 / kappa, "n": 2, "m": 2, "K": k, "R": r,
-                        "T": k * r, "eta": factor, "beta": 1.0,
-                    }  # fmt: skip
+                        "L": 1.0,
+                        "D": 1.0,
+                        "mu": 1.0 / kappa,
+                        "n": 2,
+                        "m": 2,
+                        "K": k,
+                        "R": r,
+                        "T": k * r,
+                        "eta": factor,
+                        "beta": 1.0,
+                    }
                     claimed = float(claim({name: numbers[name] for name in claim.names}))
                     if not math.isfinite(claimed) or claimed <= 0:
                         continue
                     largest = largest_loss(kappa, k, r, factor)
                     if worst is None or largest / claimed < worst.ratio:
                         worst = LowerOutcome(
-                            refuted=largest < claimed * (1 - 1e-9), tried=0, kappa=kappa,
-                            local_steps=k, rounds=r, step_factor=factor, largest=largest,
+                            refuted=largest < claimed * (1 - 1e-9),
+                            tried=0,
+                            kappa=kappa,
+                            local_steps=k,
+                            rounds=r,
+                            step_factor=factor,
+                            largest=largest,
                             claimed=claimed,
-                        )  # fmt: skip
+                        )
     if worst is None:
         raise UserError(
             "the claim is 0 or less on the whole grid, allowed: a bound above 0 somewhere"

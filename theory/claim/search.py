@@ -1,4 +1,4 @@
-"""The three searches for a counterexample, cheapest first: known problems, exact worst cases, an adversary."""
+"""Searches for a counterexample among known problems and by exact worst cases; what a search reports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
-from theory.claim import adversary
 from theory.claim.claim import ROUNDING, Claim, Measurement, evaluate, measure
 from theory.claim.expression import Expression
 from theory.problems import generators
-from theory.problems.losses import SQUARED
-from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.theorems import (
     Setting,
@@ -145,7 +140,7 @@ def small_first(cells: Sequence[Cell]) -> list[Cell]:
     )
 
 
-def _judged(
+def judged(
     report: Report, claim: Claim, cell: Cell, problem: Problem, source: str
 ) -> Refutation | None:
     """Measure one problem; a refutation is measured by a second route before it counts."""
@@ -212,15 +207,19 @@ def known_problems(cell: Cell, seed: int) -> Iterator[tuple[str, Problem]]:
 
 
 def search_known(
-    claim: Claim, cells: Sequence[Cell], *, seed: int = 0, deadline: float = math.inf,
+    claim: Claim,
+    cells: Sequence[Cell],
+    *,
+    seed: int = 0,
+    deadline: float = math.inf,
     tick: Tick = lambda _: None,
-) -> Report:  # fmt: skip
+) -> Report:
     """The known instances I0 to I6 and random problems of all generators."""
     report = Report("known problems")
     for cell in small_first(cells):
         for source, problem in known_problems(cell, seed):
             if report.refutation is None:
-                report.refutation = _judged(report, claim, cell, problem, source)
+                report.refutation = judged(report, claim, cell, problem, source)
         tick(1.0)
         if report.refutation is not None:
             break
@@ -251,17 +250,29 @@ def claimed_over_class(claim: Claim, cell: Cell, growth: float, n_nodes: int) ->
     """The formula at L = D = 1."""
     assert claim.formula is not None and cell.number is not None
     numbers = {
-        "L": 1.0, "D": 1.0, "mu": growth, "n": n_nodes, "m": n_nodes, "beta": 1.0,
-        "K": cell.local_steps, "R": cell.rounds, "T": cell.local_steps * cell.rounds,
+        "L": 1.0,
+        "D": 1.0,
+        "mu": growth,
+        "n": n_nodes,
+        "m": n_nodes,
+        "beta": 1.0,
+        "K": cell.local_steps,
+        "R": cell.rounds,
+        "T": cell.local_steps * cell.rounds,
         "eta": cell.number,
-    }  # fmt: skip
+    }
     return float(claim.formula({name: numbers[name] for name in claim.formula.names}))
 
 
 def search_solved(
-    claim: Claim, cells: Sequence[Cell], *, growth: float = 0.1, n_nodes: int = 2,
-    deadline: float = math.inf, tick: Tick = lambda _: None,
-) -> Report:  # fmt: skip
+    claim: Claim,
+    cells: Sequence[Cell],
+    *,
+    growth: float = 0.1,
+    n_nodes: int = 2,
+    deadline: float = math.inf,
+    tick: Tick = lambda _: None,
+) -> Report:
     """The exact worst case of every cell, L = D = 1; a cell below the claim is certified."""
     report = Report("exact worst cases")
     reason = unsolvable(claim, cells)
@@ -319,69 +330,3 @@ def _explicit(cell: Cell, solved: WorstCase, claimed: float, n_nodes: int) -> Re
 
 
 # ---- 3. the adversary ----------------------------------------------------------------------------
-
-
-def search_adversary(
-    claim: Claim, cells: Sequence[Cell], *, seed: int = 0, starts: int = 6,
-    deadline: float = math.inf, tick: Tick = lambda _: None,
-) -> Report:  # fmt: skip
-    """Small problems whose data are moved until measured / claimed is largest."""
-    report = Report("adversary")
-    if claim.formula is None:
-        report.left_out.append("the claim is a theorem, not a formula")
-        return report
-    # Nearly parallel samples have a large rho, equal ones, or one alone, have 1: no slope leads there.
-    tried = 0
-    shapes = adversary.shapes(
-        (1, 2) if claim.family == "non-convex" else (2, 3),
-        spanning=bool({"c", "mu"} & set(claim.formula.names)),
-    )
-    for cell in small_first(cells):
-        for n, m, d in shapes:
-            for loss in _losses(claim):
-                if time.monotonic() > deadline:
-                    report.left_out.append(f"the time ran out at {cell}")
-                    return report
-                game = adversary.Game(
-                    claim=claim.formula, metric=claim.metric, gradient=claim.gradient,
-                    local_steps=cell.local_steps, rounds=cell.rounds, step_factor=cell.step_factor,
-                    n_nodes=n, samples=m, dimension=d, loss=loss,
-                )  # fmt: skip
-                missing = adversary.unknown_constants(game)
-                if missing:
-                    reason = (
-                        f"it has no closed form for {', '.join(missing)} of the {loss.name} loss"
-                    )
-                    report.leave_out(reason)
-                    continue
-                found = adversary.attack(
-                    game, starts=starts, seed=seed, stop=lambda: time.monotonic() > deadline
-                )
-                if found.ratio <= math.exp(adversary.HOPELESS):
-                    report.leave_out(f"no data give measure, claim and step a value, {cell}")
-                    continue
-                tried += starts
-                source = f"found data, {loss.name} loss, n = {n}, {m} samples a node, d = {d}"
-                if found.ratio > report.closest:
-                    # Its own constants, regularised, may flatter it: the problem's decide.
-                    problem = margin_problem(found, loss)
-                    report.refutation = _judged(report, claim, cell, problem, source)
-                report.tried = tried
-                if report.refutation is not None:
-                    return report
-            tick(1.0 / len(shapes))
-    return report
-
-
-def _losses(claim: Claim) -> list[adversary.Loss]:
-    """Those whose problems belong to the class."""
-    losses = [adversary.SQUARED, adversary.HUBER_LOSS]
-    return losses + [adversary.SIGMOID_LOSS] * (claim.family == "non-convex")
-
-
-def margin_problem(found: adversary.Candidate, loss: adversary.Loss) -> MarginProblem:
-    """The candidate as a problem that knows its constants."""
-    features = [np.array(rows) for rows in found.rows]
-    targets = [np.zeros(len(rows)) for rows in found.rows]
-    kept = SQUARED if loss.quadratic else adversary.library_loss(loss)
-    return MarginProblem(features, targets, kept, start=found.start, name=f"found, {loss.name}")

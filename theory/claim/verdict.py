@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from theory.claim import search
+from theory.claim import adversary_search, search
 from theory.claim.claim import Claim
 from theory.claim.expression import Expression, parse
 from theory.claim.search import Cell, Refutation, Report
@@ -56,9 +56,15 @@ class Outcome:
 
 
 def try_to_break(
-    claim: Claim, cells: Sequence[Cell], *, seconds: float = 120.0, growth: float = 0.1,
-    n_nodes: int = 2, seed: int = 0, quiet: bool = True,
-) -> Outcome:  # fmt: skip
+    claim: Claim,
+    cells: Sequence[Cell],
+    *,
+    seconds: float = 120.0,
+    growth: float = 0.1,
+    n_nodes: int = 2,
+    seed: int = 0,
+    quiet: bool = True,
+) -> Outcome:
     """All three searches; each later one looks only at cells smaller than the refuted one.
 
     Args:
@@ -102,7 +108,7 @@ def _searches(growth: float, n_nodes: int, seed: int) -> list[Any]:
         lambda claim, cells, deadline, tick: search.search_solved(
             claim, cells, growth=growth, n_nodes=n_nodes, deadline=deadline, tick=tick
         ),
-        lambda claim, cells, deadline, tick: search.search_adversary(
+        lambda claim, cells, deadline, tick: adversary_search.search_adversary(
             claim, cells, seed=seed, deadline=deadline, tick=tick
         ),
     ]
