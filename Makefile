@@ -21,8 +21,9 @@ $(STAMPS)/test: $(STAMPS)/core
 verify: $(STAMPS)/core
 	$(BIN)/python -m theory.verify_rates
 
+# A process a core: a file's tests stay together, they share what it makes. More than four gain little.
 test: $(STAMPS)/test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMPS)/test
 	$(BIN)/ruff check .

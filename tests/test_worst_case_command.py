@@ -298,5 +298,8 @@ def test_tables_fit_a_terminal(rows: list[Row], width: int) -> None:
     assert "…" not in text and max(map(len, text.splitlines())) <= width
 
 
-def test_a_pipe_gets_a_wide_console(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_a_wide_console(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert cli.console().width == cli.PIPE_WIDTH
