@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
@@ -29,9 +28,8 @@ from theory.simulation.moments import exact_moments
 from theory.simulation.variants import FedAvg
 from theory.verification.baselines.rounds_to import promised
 from theory.verification.baselines.schedules import LOCAL, methods
+from theory.verification.first_passage import Array, band, looks
 from theory.verification.options import path_seeds
-
-Array = NDArray[np.float64]
 
 #: Local steps that are tried, in units of 1/L; T1 to T3 cover those below 2.
 STEPS = (0.5, 1.0, 1.5)
@@ -243,33 +241,28 @@ class _Search:
         )
         return run.history["global_loss"]
 
-    def best_step(self, k: int, m: int, outer: float | str) -> Tried:
-        """The setting at the best of STEPS; the one nearest to 1 where they are alike."""
-        rounds = min(FIRST_LOOK, self.most)
-        while True:
-            every = self.paths(STEPS, k, m, outer, rounds)
+    def best_step(
+        self, k: int, m: int, outer: float | str, steps: Sequence[float] = STEPS
+    ) -> Tried:
+        """The setting at the best of ``steps``; the one nearest to 1 where they are alike."""
+        variant = FedAvg(participants=m, outer_step_size=outer)
+        schedule = replace(methods(self.problem, k)[LOCAL], variants=(variant,))
+        promise = promised(self.problem, schedule, self.eps)
+        found: list[Tried] = []
+        for rounds in looks(FIRST_LOOK, self.most):
+            every = self.paths(steps, k, m, outer, rounds)
             found = [
-                self._tried(step, k, m, outer, p) for step, p in zip(STEPS, every, strict=True)
+                self._tried(step, k, m, outer, promise, paths)
+                for step, paths in zip(steps, every, strict=True)
             ]
             arrived = [t for t in found if math.isfinite(t.rounds)]
             if arrived:
                 return min(arrived, key=lambda t: (t.rounds, abs(t.step - 1)))
-            if rounds == self.most:
-                return min(found, key=lambda t: t.least_loss)
-            rounds = min(4 * rounds, self.most)
-
-    def at(self, step: float, k: int, m: int, outer: float | str) -> Tried:
-        """A setting at one step."""
-        rounds = min(FIRST_LOOK, self.most)
-        while True:
-            found = self._tried(step, k, m, outer, self.paths([step], k, m, outer, rounds)[0])
-            if math.isfinite(found.rounds) or rounds == self.most:
-                return found
-            rounds = min(4 * rounds, self.most)
+        return min(found, key=lambda t: t.least_loss)
 
     def settle(self, step: float, k: int, m: int, outer: float | str) -> Tried:
-        """As :meth:`at`, by the exact expectation where there is one at a reasonable cost."""
-        sampled = self.at(step, k, m, outer)
+        """The setting at one step, by the exact expectation where there is one at a reasonable cost."""
+        sampled = self.best_step(k, m, outer, [step])
         p, rounds = self.problem, sampled.rounds
         if p.loss is not SQUARED or isinstance(outer, str) or not math.isfinite(rounds):
             return sampled
@@ -294,24 +287,28 @@ class _Search:
         exact = float(reached[0])
         return replace(sampled, rounds=exact, low=exact, high=exact, exact=True)
 
-    def _tried(self, step: float, k: int, m: int, outer: float | str, paths: Array) -> Tried:
+    def _tried(
+        self,
+        step: float,
+        k: int,
+        m: int,
+        outer: float | str,
+        promise: tuple[float, str],
+        paths: Array,
+    ) -> Tried:
         mean = paths.mean(axis=0)
         reached = np.flatnonzero(mean <= self.eps)
-        below = paths <= self.eps
-        first = np.where(below.any(axis=1), below.argmax(axis=1), np.inf)
-        low, high = np.quantile(first, [0.05, 0.95], method="closest_observation")
+        low, high = band(paths, self.eps)
         finite = mean[np.isfinite(mean)]
-        variant = FedAvg(participants=m, outer_step_size=outer)
-        schedule = replace(methods(self.problem, k)[LOCAL], variants=(variant,))
-        bound, theorem = promised(self.problem, schedule, self.eps)
+        bound, theorem = promise
         return Tried(
             step=step,
             local_steps=k,
             clients=m,
             outer_step=outer,
             rounds=float(reached[0]) if len(reached) else math.nan,
-            low=float(low),
-            high=float(high),
+            low=low,
+            high=high,
             exact=False,
             promised=bound,
             theorem=theorem,

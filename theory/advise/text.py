@@ -10,7 +10,7 @@ from rich.table import Table
 from theory.advise.advice import LATER, OUTER_STEPS, STEPS, Advice, Tried
 from theory.problems.losses import SQUARED
 from theory.problems.margin import MarginProblem
-from theory.verification.tables import WIDTH, number, ruled
+from theory.verification.tables import WIDTH, number, ruled, whole
 
 #: What the outer steps are called.
 NAMES = {
@@ -113,12 +113,7 @@ def rounds_table(advice: Advice) -> Table:
 
 
 def _rounds(value: float) -> str:
-    """A number of rounds, rounded up."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "never"
-    return f"{math.ceil(value - 1e-9):,}" if value < 1e6 else f"{value:.1e}"
+    return whole(value, never="never", below=1e6)
 
 
 def recommendation(problem: MarginProblem, advice: Advice) -> list[str]:

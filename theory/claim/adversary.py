@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from theory.claim import adjoints
 from theory.claim.adjoints import Array, Loss, Slope, loss_at
+from theory.claim.claim import unit_constants
 from theory.claim.expression import Expression
 from theory.problems.losses import MarginLoss, sigmoid
 
@@ -191,16 +192,7 @@ def claimed(game: Game, rows: Array, start: Array, step: float) -> Slope:
 def _evaluated(
     game: Game, formula: Expression, rows: Array, start: Array, step: float | None
 ) -> Slope:
-    values: dict[str, float] = {
-        "L": 1.0,
-        "D": 1.0,
-        "n": game.n_nodes,
-        "m": game.n_nodes,
-        "K": game.local_steps,
-        "R": game.rounds,
-        "T": game.local_steps * game.rounds,
-        "beta": 1.0,
-    }
+    values = unit_constants(game.local_steps, game.rounds, game.n_nodes)
     if step is not None:
         values["eta"] = step
     moving = {

@@ -163,6 +163,20 @@ def evaluate(formula: Expression, problem: Problem, setting: Setting) -> float:
     return float(formula({name: float(constants[name]()) for name in formula.names}))
 
 
+def unit_constants(local_steps: int, rounds: int, n_nodes: int) -> dict[str, float]:
+    """What a formula may name of plain Local SGD with all nodes where L = D = 1, but for eta."""
+    return {
+        "L": 1.0,
+        "D": 1.0,
+        "n": n_nodes,
+        "m": n_nodes,
+        "K": local_steps,
+        "R": rounds,
+        "T": local_steps * rounds,
+        "beta": 1.0,
+    }
+
+
 def _at_every_node(problem: Simulated) -> np.ndarray:
     return np.broadcast_to(problem.start, (problem.n_nodes, len(problem.start)))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from theory.claim.claim import ROUNDING, Claim, Measurement, evaluate, measure
+from theory.claim.claim import ROUNDING, Claim, Measurement, evaluate, measure, unit_constants
 from theory.claim.expression import Expression
 from theory.problems import generators
 from theory.problems.protocols import Problem
@@ -156,9 +156,7 @@ def judged(
         return None
     report.tried += 1
     # A claim of 0 or less is refuted by anything positive.
-    ratio = (
-        found.value / claimed if claimed > 0 else math.inf * found.value if found.value > 0 else 0.0
-    )
+    ratio = found.value / claimed if claimed > 0 else math.inf if found.value > 0 else 0.0
     report.note(ratio, f"{source}, {cell}")
     least = claimed * (1 + ROUNDING) + 1e-300
     if found.low <= least:
@@ -218,8 +216,9 @@ def search_known(
     report = Report("known problems")
     for cell in small_first(cells):
         for source, problem in known_problems(cell, seed):
-            if report.refutation is None:
-                report.refutation = judged(report, claim, cell, problem, source)
+            report.refutation = judged(report, claim, cell, problem, source)
+            if report.refutation is not None:
+                break
         tick(1.0)
         if report.refutation is not None:
             break
@@ -250,15 +249,8 @@ def claimed_over_class(claim: Claim, cell: Cell, growth: float, n_nodes: int) ->
     """The formula at L = D = 1."""
     assert claim.formula is not None and cell.number is not None
     numbers = {
-        "L": 1.0,
-        "D": 1.0,
+        **unit_constants(cell.local_steps, cell.rounds, n_nodes),
         "mu": growth,
-        "n": n_nodes,
-        "m": n_nodes,
-        "beta": 1.0,
-        "K": cell.local_steps,
-        "R": cell.rounds,
-        "T": cell.local_steps * cell.rounds,
         "eta": cell.number,
     }
     return float(claim.formula({name: numbers[name] for name in claim.formula.names}))
@@ -327,6 +319,3 @@ def _explicit(cell: Cell, solved: WorstCase, claimed: float, n_nodes: int) -> Re
     return Refutation(
         "exact worst cases", cell, problem, source, solved.cell.step_size, claimed, measured
     )
-
-
-# ---- 3. the adversary ----------------------------------------------------------------------------

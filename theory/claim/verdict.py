@@ -6,9 +6,9 @@ No verdict says "proved" of a size that was not solved.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from theory.claim import adversary_search, search
 from theory.claim.claim import Claim
@@ -90,7 +90,7 @@ def try_to_break(
         for share, run in zip(SHARES, _searches(growth, n_nodes, seed), strict=True):
             now = time.monotonic()
             deadline = now + share * max(0.0, began + seconds - now)
-            report = run(claim, left, deadline, tick)
+            report = run(claim, left, deadline=deadline, tick=tick)
             reports.append(report)
             if report.refutation is not None:
                 left = left[: left.index(report.refutation.cell)]
@@ -100,17 +100,11 @@ def try_to_break(
     return Outcome(claim, _verdict(reports, cells), reports, list(cells), took, growth, n_nodes)
 
 
-def _searches(growth: float, n_nodes: int, seed: int) -> list[Any]:
+def _searches(growth: float, n_nodes: int, seed: int) -> list[Callable[..., Report]]:
     return [
-        lambda claim, cells, deadline, tick: search.search_known(
-            claim, cells, seed=seed, deadline=deadline, tick=tick
-        ),
-        lambda claim, cells, deadline, tick: search.search_solved(
-            claim, cells, growth=growth, n_nodes=n_nodes, deadline=deadline, tick=tick
-        ),
-        lambda claim, cells, deadline, tick: adversary_search.search_adversary(
-            claim, cells, seed=seed, deadline=deadline, tick=tick
-        ),
+        partial(search.search_known, seed=seed),
+        partial(search.search_solved, growth=growth, n_nodes=n_nodes),
+        partial(adversary_search.search_adversary, seed=seed),
     ]
 
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.simulation.compilation import FAST, compiled
+from theory.simulation.outer_steps import outer_step
 
 # Columns of the running sums: over t of (1/n) sum_i f_i(x_i^t); over rounds of f(xbar_r); over t of
 # f(xbar^t); over rounds of ||grad f(xbar_r)||^2; over t of the mean loss of the batches used at t.
@@ -70,3 +71,15 @@ def shares(course, who, q, r, share):
         total += share[slot]
     for slot in range(m):
         share[slot] /= total
+
+
+@compiled(fastmath=FAST)
+def server_step(course, eta, phi, mean_square, square_mean, loss, record, row):
+    """beta of a round from its P, Q and S, which are recorded with it where rows are asked for."""
+    beta = outer_step(course.rule, course.number, mean_square, square_mean, loss, eta, phi)
+    if record.shape[0]:
+        record[row, MEAN_SQUARE] = mean_square
+        record[row, SQUARE_MEAN] = square_mean
+        record[row, LOSS] = loss
+        record[row, OUTER_STEP] = beta
+    return beta

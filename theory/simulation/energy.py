@@ -25,7 +25,7 @@ from theory.problems.consistency import check_problem
 from theory.problems.protocols import Simulated, has_samples
 from theory.simulation import arguments
 from theory.simulation.draws import Draws
-from theory.simulation.variants import FedAvg, Round, check_variant
+from theory.simulation.variants import FedAvg, check_variant
 from theory.support.energy import Windows
 from theory.support.errors import UserError
 
@@ -183,9 +183,11 @@ class _Walk:
         distance[:, 0] = ((centers - points) ** 2).sum(axis=1)
         shares = np.full((len(self.seeds), n), 1.0 / n)
         for t in range(last):
-            if t % k == 0:
-                shares = self._shares(t // k)
-            indices = draws.take(t, 1, last - t).indices[:, :, 0]
+            window = draws.take(t, 1, last - t)
+            indices = window.indices[:, :, 0]
+            if t % k == 0 and window.nodes.shape[1]:
+                shares = np.zeros_like(shares)
+                np.put_along_axis(shares, window.nodes[:, 0], 1.0 / window.nodes.shape[2], axis=1)
             if samples is not None:
                 gradients = samples.sample_gradients(models, indices)
                 losses = samples.sample_losses(models, indices)
@@ -203,11 +205,3 @@ class _Walk:
                 distance[:, t // k + 1] = ((centers - points) ** 2).sum(axis=1)
                 models = np.repeat(centers[:, None], n, axis=1)
         return centers, EnergyBalance(self.eta, inner, square, loss, spread, distance)
-
-    def _shares(self, number: int) -> Array:
-        n = self.problem.n_nodes
-        shares = np.zeros((len(self.seeds), n))
-        for s, seed in enumerate(self.seeds):
-            nodes = np.asarray(self.variant.select(Round(int(seed), number, n)))
-            shares[s, nodes] = 1.0 / len(nodes)
-        return shares

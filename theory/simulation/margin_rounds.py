@@ -17,16 +17,7 @@ import numpy as np
 
 from theory.simulation.compilation import FAST, compiled
 from theory.simulation.compiled_losses import loss_derivative, loss_value
-from theory.simulation.course import (
-    BATCH,
-    DISTANCE,
-    LOSS,
-    MEAN_SQUARE,
-    OUTER_STEP,
-    SQUARE_MEAN,
-    add_row,
-)
-from theory.simulation.outer_steps import outer_step
+from theory.simulation.course import BATCH, DISTANCE, add_row, server_step
 
 # Sums keep their order, so that products with earlier steps are ready before the last one is.
 _ORDERED = {"contract", "nsz"}
@@ -198,13 +189,7 @@ def reported(
     for s in range(found):
         square_mean += weights[s] * image[rows[s]]
     square_mean = max(square_mean, 0.0)
-    beta = outer_step(course.rule, course.number, mean_square, square_mean, loss, eta, phi)
-    if record.shape[0]:
-        record[row, MEAN_SQUARE] = mean_square
-        record[row, SQUARE_MEAN] = square_mean
-        record[row, LOSS] = loss
-        record[row, OUTER_STEP] = beta
-    return beta
+    return server_step(course, eta, phi, mean_square, square_mean, loss, record, row)
 
 
 @compiled(fastmath=FAST)

@@ -19,16 +19,12 @@ from theory.simulation.course import (
     GLOBAL,
     GRADIENT,
     LOCAL,
-    LOSS,
-    MEAN_SQUARE,
-    OUTER_STEP,
-    SQUARE_MEAN,
     SYNC,
     add_row,
     dot,
+    server_step,
     shares,
 )
-from theory.simulation.outer_steps import outer_step
 
 # A long round is cut into segments, so that the trace of its means needs bounded memory.
 SEGMENT = 64
@@ -212,12 +208,8 @@ def _combine(data, course, eta, phi, center, total, mean_square, loss, record, r
         _move(center, total, course.number)
         return
     square_mean = _square_distance(total, center)
-    beta = outer_step(course.rule, course.number, mean_square, square_mean, loss, eta, phi)
+    beta = server_step(course, eta, phi, mean_square, square_mean, loss, record, row)
     if record.shape[0]:
-        record[row, MEAN_SQUARE] = mean_square
-        record[row, SQUARE_MEAN] = square_mean
-        record[row, LOSS] = loss
-        record[row, OUTER_STEP] = beta
         record[row, DISTANCE] = (
             _square_distance(center, data.solution) if data.solution.size else np.nan
         )

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theory.problems.generators import Heterogeneity, least_squares
 from theory.problems.margin import MarginProblem
@@ -21,8 +20,7 @@ from theory.simulation.outer_steps import RULES, checked_rule
 from theory.support import numbers
 from theory.theorems.t7_client_sampling import rounds_to as rounds_to_t7
 from theory.theorems.t8_outer_step import rounds_to as rounds_to_t8
-
-Array = NDArray[np.float64]
+from theory.verification.first_passage import Array, looks
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,13 @@ def rounds_to(
     eps = numbers.real("eps", eps, above=0)
     most = numbers.whole("most", most, 1)
     m = problem.n_nodes if clients is None else clients
-    tried, found = min(64, most), math.nan
-    while True:
+    found = math.nan
+    for tried in looks(64, most):
         curves = _losses(problem, local_steps, tried, m, outer_step, seeds)
         first = [np.flatnonzero(curve <= eps) for curve in curves]
         if all(len(f) for f in first):
             found = float(np.median([f[0] for f in first]))
             break
-        if tried == most:
-            break
-        tried = min(4 * tried, most)
     size, distance = problem.smoothness, problem.initial_distance
     if isinstance(outer_step, str):
         bound = rounds_to_t7(L=size, D=distance, eps=eps)

@@ -40,6 +40,15 @@ def number(value: float) -> str:
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.2e}"
 
 
+def whole(value: float, never: str = "inf", below: float = 1e7) -> str:
+    """A count of rounds and the like, rounded up; scientific from ``below`` on, ``never`` for infinity."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return never
+    return f"{math.ceil(value - 1e-9):,}" if value < below else f"{value:.1e}"
+
+
 def _short(value: float) -> str:
     """As :func:`number`, in fewer letters up to 99,999."""
     return f"{value:,.0f}" if 1e3 <= value < 99_999.5 else number(value)

@@ -40,6 +40,7 @@ from theory.verification.baselines.schedules import (
     Schedule,
     methods,
 )
+from theory.verification.first_passage import Array, band, looks
 
 #: Fixed outer steps of which the best is kept.
 FIXED_OUTER_STEPS = (2.0, 4.0, 8.0)
@@ -149,34 +150,30 @@ def _search(
     seeds: int | Sequence[int],
     factors: list[float],
 ) -> RoundsToEps:
-    tried = min(FIRST_LOOK, most)
-    while True:
+    hits: list[tuple[int, float, Array]] = []
+    for tried in looks(FIRST_LOOK, most):
         grid = np.arange(tried + 1)
         look = replace(schedule, rounds=tried)
-        hits = []
         for variant in schedule.variants or (None,):
             curves = loss_curves(problem, look, variant, factors, grid, seeds, exact=False)
             for factor, paths in zip(factors, curves, strict=True):
                 reached = np.flatnonzero(paths.mean(axis=0) <= eps)
                 if len(reached):
                     hits.append((int(reached[0]), factor, paths))
-        if hits or tried == most:
+        if hits:
             break
-        tried = min(4 * tried, most)
     rounds, factor, low, high = math.nan, math.nan, math.nan, math.nan
     if hits:
         rounds, factor, paths = min(hits, key=lambda hit: hit[0])
-        below = paths <= eps
-        first = np.where(below.any(axis=1), below.argmax(axis=1), np.inf)
-        low, high = np.quantile(first, [0.05, 0.95], method="closest_observation")
+        low, high = band(paths, eps)
     share = _share(schedule, problem.n_nodes)
     return RoundsToEps(
         method=schedule.method,
         local_steps=schedule.local_steps,
         step_size=factor * schedule.step_size * problem.smoothness,
         rounds=float(rounds),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         communications=rounds * schedule.vectors_per_round * share,
         gradients=rounds * schedule.gradients_per_round * share,
         bound=math.nan,

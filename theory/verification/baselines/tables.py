@@ -10,7 +10,7 @@ from rich.table import Table
 from theory.verification.baselines.compare import BaselineRow
 from theory.verification.baselines.rounds_to import RoundsToEps
 from theory.verification.baselines.schedules import BOTH, ONE_SHOT, REFERENCE
-from theory.verification.tables import number, ruled
+from theory.verification.tables import number, ruled, whole
 
 #: How to read the tables.
 READING = (
@@ -30,15 +30,15 @@ def rounds_table(rows: Sequence[RoundsToEps], eps: float, heading: str) -> Table
     columns = ("step L", "rounds", "5%-95%", "sent", "gradients", "bound", "by")
     table = ruled(title, {"method": 24}, columns, verdict=False)
     for r in rows:
-        spread = "-" if math.isnan(r.low) else f"{_count(r.low)}-{_count(r.high)}"
+        spread = "-" if math.isnan(r.low) else f"{whole(r.low)}-{whole(r.high)}"
         table.add_row(
             short_method(r.method),
             number(r.step_size),
-            _count(r.rounds),
+            whole(r.rounds),
             spread,
-            _count(r.communications),
-            _count(r.gradients),
-            _count(r.bound),
+            whole(r.communications),
+            whole(r.gradients),
+            whole(r.bound),
             r.theorem or "-",
         )
     return table
@@ -49,15 +49,6 @@ def short_method(name: str) -> str:
     for long, short in _METHOD.items():
         name = name.replace(long, short)
     return name
-
-
-def _count(value: float) -> str:
-    """A number of rounds, vectors or gradients."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "inf"
-    return f"{math.ceil(value - 1e-9):,}" if value < 1e7 else f"{value:.1e}"
 
 
 def baseline_table(rows: Sequence[BaselineRow]) -> Table:
