@@ -20,7 +20,7 @@ from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
 from deep.results import files
-from deep.run_folder import read_metrics, read_summary
+from deep.run_folder import read_config, read_metrics, read_summary
 from theory.support import command as cli
 from theory.support.energy import TOLERANCE, Windows, from_rows, medians
 from theory.support.energy_tables import LEGEND, WIDTH, window_tables
@@ -136,8 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _ended(folder: Path) -> tuple[Config, dict[str, Any]]:
     """Configuration and summary of a run that has ended."""
     try:
-        stored = json.loads((folder / "config.json").read_text())["config"]
-        config = Config(**stored)
+        config = Config(**read_config(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is no run folder of deep.reproduce") from error
     summary = read_summary(folder)
@@ -201,8 +200,7 @@ def _measure(
 
 
 def _state(folder: Path) -> Checkpoint:
-    stored = json.loads((folder / "config.json").read_text())["config"]
-    state = load_checkpoint(folder, stored)
+    state = load_checkpoint(folder, read_config(folder))
     if state is None:
         raise UserError(f"{folder} has no checkpoint that can be read")
     return state

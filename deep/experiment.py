@@ -166,12 +166,6 @@ def run_experiment(
     n_local = len(communicator.nodes(config.n_nodes))
     place = find_device(machine.device)
     kind = engine_for(config.engine, place, config.precision)
-    for option, chosen in (
-        ("compile", machine.compile_model),
-        ("cuda-graphs", machine.cuda_graphs),
-    ):
-        if chosen and kind in ("simd", "loop"):
-            raise UserError(f"--{option} is set, allowed: with a stacked engine, not {kind}")
     if place.type == "cpu":
         check_memory(
             architecture,

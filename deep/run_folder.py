@@ -85,6 +85,12 @@ def rewrite_metrics(folder: Path, metrics: list[Row]) -> None:
     write_atomically(folder / "metrics.jsonl", text.encode())
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The stored configuration; raises OSError, ValueError, KeyError or TypeError where there is none."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["config"]
+    return found
+
+
 def read_metrics(folder: Path) -> list[Row]:
     """The rows of metrics.jsonl, as far as they can be read; none where there is no such file."""
     rows: list[Row] = []
@@ -121,7 +127,7 @@ def finished_summary(folder: Path, identity: dict[str, Any]) -> dict[str, Any] |
     if summary is None or summary["status"] == "unfinished":
         return None
     try:
-        stored = json.loads((folder / "config.json").read_text())["config"]
+        stored = read_config(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if any(stored.get(k) != v for k, v in identity.items() if k != "data_name"):

@@ -160,18 +160,17 @@ class Engine:
             raise ValueError(f"{len(batches)} rows of batches for {len(mine)} participants here")
         paths = self.local_steps(batches, energy is not None)
         average = self._average(len(mine), len(participants))
-        statistics = None
+        found = None
         beta = outer_step
         if measure or isinstance(beta, str):
             found = self._measure(
                 paths[0], average, mine, len(participants), batches.shape[1], beta
             )
             beta = found.outer_step
-            statistics = found if measure else None
         if energy is not None:
             table = torch.zeros(4, len(participants), dtype=torch.float64)
             table[:, mine] = paths.cpu()
-            square_mean = _squared_distance(self.mean, average)
+            square_mean = found.square_mean if found else _squared_distance(self.mean, average)
             loss, inner, square, mean_square = self._complete(table).mean(1).tolist()
             energy.add(loss, inner, square, mean_square, square_mean, float(beta))
         if beta != 1.0:
@@ -180,7 +179,7 @@ class Engine:
         self.mean.copy_(average)
         if energy is not None:
             energy.add_rounding(average, self.mean)
-        return statistics
+        return found if measure else None
 
     def _average(self, rows: int, count: int) -> Tensor:
         """The mean, float64 [P], over ``count`` nodes, of which this process has ``rows``."""

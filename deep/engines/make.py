@@ -77,6 +77,9 @@ def make_engine(
         raise UserError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     place = find_device(device)
     name = engine_for(name, place, precision)
+    for option, chosen in (("compile", compile_model), ("cuda-graphs", cuda_graphs)):
+        if chosen and name in ("simd", "loop"):
+            raise UserError(f"--{option} is set, allowed: with a stacked engine, not {name}")
     common = (
         architecture,
         data,

@@ -11,7 +11,7 @@ _ITEM = {"float32": 4, "float64": 8, "bf16": 4}
 _DOUBLES = 3
 
 
-def needed(
+def check_memory(
     architecture: Architecture,
     *,
     n_local: int,
@@ -19,11 +19,12 @@ def needed(
     engine: str,
     precision: str,
     threads: int,
-) -> int:
-    """Bytes that a process with ``n_local`` nodes takes at least, beyond its images.
+) -> None:
+    """Raise `UserError` when a process with ``n_local`` nodes will not fit into this machine.
 
-    Models and gradients of its nodes, and the maps that a backward pass keeps of the images that are
-    trained on at a time: a batch (loop), a batch of every node (stacked), eight a thread (simd).
+    Counted are, as a lower bound beyond the images, models and gradients of its nodes, and the maps that
+    a backward pass keeps of the images that are trained on at a time: a batch (loop), a batch of every
+    node (stacked), eight a thread (simd).
     """
     size, item = n_parameters(architecture), _ITEM[precision]
     # A convolution's output and what its norm makes of it; the first is the stem's.
@@ -35,26 +36,6 @@ def needed(
         models, at_a_time = n_local + 1 + threads, 8 * threads
     elif engine != "loop":
         models, at_a_time = 2 * n_local + 2, batch_size * n_local
-    return item * (models * size + at_a_time * maps) + 8 * _DOUBLES * size
-
-
-def check_memory(
-    architecture: Architecture,
-    *,
-    n_local: int,
-    batch_size: int,
-    engine: str,
-    precision: str,
-    threads: int,
-) -> None:
-    """Raise `UserError` when the network will not fit into this machine; arguments as for `needed`."""
-    found = needed(
-        architecture,
-        n_local=n_local,
-        batch_size=batch_size,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-    )
-    what = f"training {n_local} models of {n_parameters(architecture):,} numbers"
+    found = item * (models * size + at_a_time * maps) + 8 * _DOUBLES * size
+    what = f"training {n_local} models of {size:,} numbers"
     require(found, what, "--width, --nodes or --batch-size")
