@@ -78,3 +78,37 @@ def make_config(**changes: Any) -> Config:
         "data_fingerprint": "0",
     }
     return Config(**{**fields, **changes})
+
+
+def tiny_options(nodes: int, batch_size: int, subset: int = 40) -> list[str]:
+    """Options of `deep.reproduce` for the smallest network, by the plain loop on one thread."""
+    return [
+        *("--preset", "smoke", "--engine", "loop", "--width", "1", "--nodes", str(nodes)),
+        *("--batch-size", str(batch_size), "--subset", str(subset), "--threads", "1", "--quiet"),
+    ]
+
+
+def tiny_preset(rounds: int) -> str:
+    """The head of a campaign's file: a preset "tiny" for forty images."""
+    return f"""
+data-name = "noise"
+[preset.tiny]
+width = 1
+subset = 40
+nodes = 4
+batch-size = 3
+step-size = 0.05
+rounds = {rounds}
+engine = "loop"
+"""
+
+
+#: Two runs of that preset.
+TWO_RUNS = """
+[[run]]
+preset = "tiny"
+experiment = "fixed-rounds"
+regime = ["iid", "shards"]
+shards-per-node = 1
+local-steps = 2
+"""

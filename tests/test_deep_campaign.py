@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from deep_cases import random_images, write_class_folders
+from deep_cases import TWO_RUNS, random_images, tiny_preset, write_class_folders
 
 from deep import campaign
 from deep.campaign import main
@@ -23,24 +23,8 @@ from deep.run_folder import read_metrics, read_summary
 from theory.support.errors import UserError
 
 CLOCKS = {"wall_seconds", "images_per_second", "evaluation_share", "command"}
-SMALL = """
-data-name = "noise"
-[preset.tiny]
-width = 1
-subset = 40
-nodes = 4
-batch-size = 3
-step-size = 0.05
-rounds = 24
-engine = "loop"
-"""
-THREE = f"""{SMALL}
-[[run]]
-preset = "tiny"
-experiment = "fixed-rounds"
-regime = ["iid", "shards"]
-shards-per-node = 1
-local-steps = 2
+SMALL = tiny_preset(24)
+THREE = f"""{SMALL}{TWO_RUNS}
 [[run]]
 preset = "tiny"
 experiment = "fixed-rounds"

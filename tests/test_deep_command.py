@@ -14,30 +14,12 @@ import numpy as np
 import pytest
 import torch
 import typer
-from deep_cases import random_images, write_class_folders
+from deep_cases import random_images, tiny_options, write_class_folders
 
 from deep import checkpoint, display, reproduce
 from deep.reproduce import main
 
-SMALL = [
-    "--preset",
-    "smoke",
-    "--engine",
-    "loop",
-    "--width",
-    "1",
-    "--nodes",
-    "4",
-    "--batch-size",
-    "4",
-    "--subset",
-    "40",
-    "--local-steps",
-    "2",
-    "--threads",
-    "1",
-    "--quiet",
-]
+SMALL = [*tiny_options(4, 4), "--local-steps", "2"]
 IID = [*SMALL, "--regime", "iid"]
 LABEL = "smoke_to-loss_iid_K02_nodes-4_batch-size-4_width-1_subset-40_engine-loop"
 

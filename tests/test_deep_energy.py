@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deep_cases import make_config, random_images, write_class_folders
+from deep_cases import make_config, random_images, tiny_options, write_class_folders
 from torch.nn import functional as F
 
 from deep import reproduce
@@ -209,21 +209,9 @@ def test_terms_of_rounds_are_weighted_with_their_outer_step() -> None:
 
 
 OPTIONS = [
-    *("--preset", "smoke", "--experiment", "fixed-rounds", "--regime", "iid", "--rounds", "60"),
-    *(
-        "--nodes",
-        "3",
-        "--batch-size",
-        "3",
-        "--local-steps",
-        "2",
-        "--engine",
-        "loop",
-        "--width",
-        "1",
-    ),
-    *("--subset", "40", "--threads", "1", "--device", "cpu", "--checkpoint-minutes", "0"),
-    *("--quiet", "--energy"),
+    *tiny_options(3, 3),
+    *("--experiment", "fixed-rounds", "--regime", "iid", "--rounds", "60", "--local-steps", "2"),
+    *("--device", "cpu", "--checkpoint-minutes", "0", "--energy"),
 ]
 
 

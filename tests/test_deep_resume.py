@@ -8,46 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deep_cases import random_images, write_class_folders
+from deep_cases import random_images, tiny_options, write_class_folders
 
 from deep.checkpoint import CURRENT, load_checkpoint
 from deep.reproduce import main
 
 ROUNDS = 12
 OPTIONS = [
-    "--preset",
-    "smoke",
-    "--experiment",
-    "fixed-rounds",
-    "--regime",
-    "shards",
-    "--shards-per-node",
-    "1",
-    "--subset",
-    "39",
-    "--participants",
-    "2",
-    "--outer-step",
-    "extrapolated",
-    "--rounds",
-    str(ROUNDS),
-    "--nodes",
-    "3",
-    "--batch-size",
-    "3",
-    "--local-steps",
-    "2",
-    "--engine",
-    "loop",
-    "--width",
-    "1",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-    "--checkpoint-minutes",
-    "0",
-    "--quiet",
+    *tiny_options(3, 3, 39),
+    *("--experiment", "fixed-rounds", "--regime", "shards", "--shards-per-node", "1"),
+    *("--participants", "2", "--outer-step", "extrapolated", "--local-steps", "2"),
+    *("--rounds", str(ROUNDS), "--device", "cpu", "--checkpoint-minutes", "0"),
 ]
 LABEL = (
     "smoke_fixed-rounds_shards1_K02_nodes-3_batch-size-3_width-1_subset-39_participants-2"

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deep_cases import tiny_options
 from hostile import Commands
 from hostile_files import write_hostile_files
 
@@ -51,22 +52,7 @@ I0 = [*VERIFY, "--problem", "I0"]
 LEAST = [*VERIFY, "--problem", "least-squares", "--heterogeneity", "iid"]
 DATA = [*VERIFY, "--data"]
 WORST = ["worst-case", "--no-cache", "--no-pepit", "--quick"]
-DEEP = [
-    "deep",
-    "--preset",
-    "smoke",
-    "--engine",
-    "loop",
-    "--width",
-    "1",
-    "--nodes",
-    "4",
-    "--batch-size",
-    "4",
-    "--subset",
-    "40",
-]
-DEEP += ["--threads", "1", "--regime", "iid", "--data", "images", "--quiet"]
+DEEP = ["deep", *tiny_options(4, 4), "--regime", "iid", "--data", "images"]
 
 #: Command line, and what its one line on standard error must say.
 REFUSED: list[tuple[list[str], str]] = [

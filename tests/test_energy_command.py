@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deep_cases import random_images, write_class_folders
+from deep_cases import random_images, tiny_options, write_class_folders
 
 from deep import energy, reproduce
 from deep.checkpoint import load_checkpoint, save_checkpoint
@@ -19,20 +19,9 @@ from theory.support.command import run_command
 from theory.support.energy import Windows, from_rows, medians
 
 OPTIONS = [
-    *("--preset", "smoke", "--experiment", "fixed-rounds", "--regime", "iid", "--rounds", "40"),
-    *(
-        "--nodes",
-        "3",
-        "--batch-size",
-        "3",
-        "--local-steps",
-        "2",
-        "--engine",
-        "loop",
-        "--width",
-        "1",
-    ),
-    *("--subset", "40", "--threads", "1", "--device", "cpu", "--quiet"),
+    *tiny_options(3, 3),
+    *("--experiment", "fixed-rounds", "--regime", "iid", "--rounds", "40", "--local-steps", "2"),
+    *("--device", "cpu"),
 ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from deep_cases import TWO_RUNS, tiny_options, tiny_preset
 from hostile import COMMANDS, Commands
 from hostile_files import write_hostile_files
 from hypothesis import HealthCheck, given, settings
@@ -35,27 +36,12 @@ SMALL = {
     "baselines": "--quick --heterogeneity iid -K 1 -R 2 -n 2 -d 16 --most 4 --seeds 2 --eps 0.4",
     "advise": "--quick -K 1 -R 4 -n 2 -d 32 --seeds 1",
     "claim": "L*D/(4*K*R) -K 1 -R 1 --time-limit 1",
-    "deep": "--preset smoke --engine loop --width 1 --nodes 4 --batch-size 4 --subset 40 --threads 1 "
-    "--regime iid -K 1 --rounds 2 --data images --out runs --quiet",
+    "deep": " ".join(
+        [*tiny_options(4, 4), "--regime iid -K 1 --rounds 2 --data images --out runs"]
+    ),
     "campaign": "two.toml --data images --runs-folder runs --results results --threads 1 --minutes 0.01",
     "figures": "--out out",
 }
-CAMPAIGN = """data-name = "noise"
-[preset.tiny]
-width = 1
-subset = 40
-nodes = 4
-batch-size = 3
-step-size = 0.05
-rounds = 2
-engine = "loop"
-[[run]]
-preset = "tiny"
-experiment = "fixed-rounds"
-regime = ["iid", "shards"]
-shards-per-node = 1
-local-steps = 2
-"""
 THEOREM = """from dataclasses import replace
 from theory.theorems import T2
 MINE = replace(T2, name="mine", bound=lambda p, s, t: T2.bound(p, s, t) / 3)
@@ -132,7 +118,7 @@ FILES += ["mine.py:MINE", "mine.py:T2", "mine.py:", "none.py:X", "two.toml", "/d
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     top = tmp_path_factory.mktemp("fuzz")
     write_hostile_files(top)
-    (top / "two.toml").write_text(CAMPAIGN)
+    (top / "two.toml").write_text(tiny_preset(2) + TWO_RUNS)
     (top / "mine.py").write_text(THEOREM)
     with Commands(top) as found:
         yield found

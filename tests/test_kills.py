@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deep_cases import random_images, write_class_folders
+from deep_cases import (
+    TWO_RUNS,
+    random_images,
+    tiny_options,
+    tiny_preset,
+    write_class_folders,
+)
 from hostile import Commands
 
 from deep.checkpoint import CURRENT
@@ -33,27 +39,11 @@ CLOCKS = {
     "seconds",
     "wall_seconds",
 }
-DEEP = ["deep", "--preset", "smoke", "--experiment", "fixed-rounds", "--engine", "loop"]
-DEEP += ["--regime", "shards", "--shards-per-node", "1", "--participants", "2", "--subset", "40"]
-DEEP += ["--outer-step", "extrapolated", "--width", "1", "--nodes", "4", "--batch-size", "3"]
-DEEP += ["--threads", "1", "--device", "cpu", "--checkpoint-minutes", "0", "--quiet"]
-CAMPAIGN = """
-data-name = "noise"
-[preset.tiny]
-width = 1
-subset = 40
-nodes = 4
-batch-size = 3
-step-size = 0.05
-rounds = {rounds}
-engine = "loop"
-[[run]]
-preset = "tiny"
-experiment = "fixed-rounds"
-regime = ["iid", "shards"]
-shards-per-node = 1
-local-steps = 2
-"""
+DEEP = [
+    *("deep", *tiny_options(4, 3), "--experiment", "fixed-rounds", "--regime", "shards"),
+    *("--shards-per-node", "1", "--participants", "2", "--outer-step", "extrapolated"),
+    *("--device", "cpu", "--checkpoint-minutes", "0"),
+]
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ WORKS = [
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     top = tmp_path_factory.mktemp("kills")
     write_class_folders(top / "images", random_images(40))
-    (top / "two.toml").write_text(CAMPAIGN.format(rounds=50 if LARGE else 9))
+    (top / "two.toml").write_text(tiny_preset(50 if LARGE else 9) + TWO_RUNS)
     with Commands(top) as found:
         yield found
 

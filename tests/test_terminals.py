@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from deep_cases import random_images, write_class_folders
+from deep_cases import TWO_RUNS, random_images, tiny_preset, write_class_folders
 from hostile import Commands
-from test_fuzz import CAMPAIGN
 
 VERIFY = "verify --theorem T1,T4 --problem least-squares,I0 -K 1,5 -R 10 --seeds 4 -n 2 -d 64"
 WORST = (
@@ -39,7 +38,7 @@ SETTINGS = {
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     top = tmp_path_factory.mktemp("terminals")
     write_class_folders(top / "images", random_images(40))
-    (top / "two.toml").write_text(CAMPAIGN)
+    (top / "two.toml").write_text(tiny_preset(2) + TWO_RUNS)
     with Commands(top) as found:
         yield found
 

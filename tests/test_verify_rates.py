@@ -116,6 +116,15 @@ def test_every_broken_hypothesis_exits_1(
         (["--rounds", "many"], "--help"),
         (["--no-such-option"], "No such option"),
         (["--json", "/dev/null/x.json"], "--json is /dev/null/x.json: Not a directory"),
+        (["-m", "0"], "participants is 0, allowed: integers from 1 to 5"),
+        (["-m", "6"], "participants is 6, allowed: integers from 1 to 5"),
+        (["--outer-step", "0"], "outer_step is 0.0, allowed: a finite number above 0"),
+        (["--outer-step", "nan"], "outer_step is nan"),
+        (["--outer-step", "fast"], "outer_step is 'fast'"),
+        (["--order", "sorted"], "order is 'sorted', allowed: uniform, reshuffled"),
+        (["--variant", "missing.py:X"], "variant file 'missing.py': No such file"),
+        (["--variant", "x"], "variant is 'x', allowed: file.py:NAME"),
+        (["--variant", "x.py:X", "-m", "2"], "--variant is given beside --participants"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(
@@ -340,28 +349,3 @@ def test_clients_and_outer_step_are_options(
         "FedAvg, 1 nodes a round, outer step extrapolated"
     }
     assert {r["verdict"] for r in rows} == {HOLDS}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["-m", "0"], "participants is 0, allowed: integers from 1 to 5"),
-        (["-m", "6"], "participants is 6, allowed: integers from 1 to 5"),
-        (["--outer-step", "0"], "outer_step is 0.0, allowed: a finite number above 0"),
-        (["--outer-step", "nan"], "outer_step is nan"),
-        (["--outer-step", "fast"], "outer_step is 'fast'"),
-        (["--order", "sorted"], "order is 'sorted', allowed: uniform, reshuffled"),
-        (["--variant", "missing.py:X"], "variant file 'missing.py': No such file"),
-        (["--variant", "x"], "variant is 'x', allowed: file.py:NAME"),
-        (["--variant", "x.py:X", "-m", "2"], "--variant is given beside --participants"),
-    ],
-)
-def test_bad_rounds_are_one_line_and_exit_2(
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(monkeypatch, *arguments) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and message in lines[0]
