@@ -22,6 +22,11 @@ from theory.support.energy import Windows, as_rows
 from theory.support.files import write_json, write_text
 from theory.support.provenance import provenance
 from theory.theorems import instance_1, instance_2, instance_4
+from theory.verification.clients_and_servers import (
+    against_clients,
+    against_outer_step,
+    families,
+)
 from theory.verification.communication import communication, typical_communication
 from theory.verification.slopes import UNDERCUT_READING, instance_slopes
 from theory.verification.tightness import tightness
@@ -179,7 +184,8 @@ def summary_row(theorem: str, ratio: float) -> dict[str, Any]:
 def write_theory(root: Path) -> None:
     """A verification record and worst cases, small but computed by the real code."""
     ks = (1, 2, 4)
-    families = [*communication(ks, rounds=40), typical_communication("iid", ks)]
+    shared = families(20, typical=False)
+    found = [*communication(ks, rounds=40), typical_communication("iid", ks)]
     record = {
         **provenance(),
         "sweep": {
@@ -201,7 +207,9 @@ def write_theory(root: Path) -> None:
             for s in instance_slopes(600, points=4)
         ],
         "undercut_reading": UNDERCUT_READING,
-        "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in families],
+        "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found],
+        "clients": [asdict(r) for p, eps in shared for r in against_clients(p, eps)],
+        "outer_steps": [asdict(r) for p, eps in shared for r in against_outer_step(p, eps)],
     }
     write_json(root / "theory/results/verify_rates.json", record)
     folder = "theory/results/certificates"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from theory.problems.generators import least_squares
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.outer_steps import RULES
 from theory.support.errors import UserError
+from theory.support.verdicts import FAILED, HOLDS, OBSERVED, UNDECIDED
 from theory.theorems import instance_1
 from theory.verification.clients_and_servers import (
     against_clients,
@@ -21,16 +23,19 @@ from theory.verification.clients_and_servers import (
 
 @pytest.mark.parametrize("heterogeneity", ["iid", "sorted"])
 def test_the_bound_does_not_depend_on_the_clients_and_holds_for_each(heterogeneity: str) -> None:
-    rows = against_clients(heterogeneity, (1, 3, 6), n_nodes=6, local_steps=3)  # type: ignore[arg-type]
+    problem = least_squares(n_nodes=6, heterogeneity=heterogeneity, rank=12)  # type: ignore[arg-type]
+    rows = against_clients(problem, clients=(1, 3, 6, 7), local_steps=3)
+    assert [r.clients for r in rows] == [1, 3, 6]
     assert len({r.bound for r in rows}) == 1
-    assert all(r.rounds <= r.bound for r in rows)
+    assert all(r.rounds <= r.bound and r.verdict == HOLDS for r in rows)
     # More clients never take more rounds here, but they cost more messages.
     assert [r.rounds for r in rows] == sorted((r.rounds for r in rows), reverse=True)
     assert [r.downloads for r in rows] == [r.rounds * r.clients for r in rows]
 
 
 def test_rules_take_fewer_rounds_than_any_fixed_outer_step_on_sorted_nodes() -> None:
-    rows = {r.outer_step: r for r in against_outer_step("sorted", n_nodes=6, local_steps=5)}
+    problem = least_squares(n_nodes=6, heterogeneity="sorted", rank=12)
+    rows = {r.outer_step: r for r in against_outer_step(problem)}
     assert rows[0.5].bound == pytest.approx(2 * rows[1.0].bound)
     assert math.isnan(rows[1.5].bound) and math.isnan(rows[2.0].bound)
     assert all(r.rounds <= r.bound for r in rows.values() if not math.isnan(r.bound))
@@ -68,5 +73,30 @@ def test_what_is_not_reached_is_said_and_bad_input_refused() -> None:
     with pytest.raises(UserError, match="eps is 0"):
         rounds_to(problem, 0.0)
     with pytest.raises(UserError, match="outer_step is 'fast'"):
-        against_outer_step("iid", ("fast",))
+        against_outer_step(problem, outer_steps=("fast",))
     assert set(RULES) == {"extrapolated", "half-extrapolated", "polyak"}
+
+
+def test_a_count_above_its_bound_fails_and_one_not_reached_fails_if_the_bound_was_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hard = instance_1(40)
+    eps = hard.value * (1 + 1e-9)
+    need = 1 / (2 * eps)  # T7 at L = D = 1, about 218 rounds where 40 are enough
+
+    def verdict(**options: Any) -> str:
+        return rounds_to(hard.problem, eps, local_steps=1, **options).verdict  # type: ignore[arg-type]
+
+    assert verdict() == HOLDS
+    assert verdict(outer_step=2.0) == verdict(outer_step="polyak") == OBSERVED
+    assert verdict(most=39) == UNDECIDED
+    for share, expected in ((0.9 * 40 / need, FAILED), (1.1 * 40 / need, HOLDS)):
+        monkeypatch.setattr(
+            "theory.verification.clients_and_servers.rounds_to_t8",
+            lambda share=share, **_: share * need,
+        )
+        assert verdict() == expected
+    monkeypatch.setattr(
+        "theory.verification.clients_and_servers.rounds_to_t8", lambda **_: 0.5 * 40
+    )
+    assert verdict(most=39) == FAILED

@@ -214,6 +214,8 @@ READERS: dict[str, tuple[Callable[[Sources], Table], ...]] = {
         theory_tables.tightness,
         theory_tables.orders,
         theory_tables.communication,
+        theory_tables.clients,
+        theory_tables.server_steps,
         theory_tables.all_checks,
         claims,
     ),

@@ -79,6 +79,19 @@ def test_communication_read_another_way(committed: Path) -> None:
         assert needed == [-(-b // 1) for b in family["bound"]]
 
 
+def test_clients_and_outer_steps_read_another_way(committed: Path) -> None:
+    content = json.loads((committed / VERIFY_PATH).read_text())
+    for name, kind in (("clients", "clients"), ("server-steps", "outer_steps")):
+        rows = block(name)
+        assert [row[0] for row in rows] == list(dict.fromkeys(r["family"] for r in content[kind]))
+        cells = [cell for row in rows for cell in row[2:-1] if cell != "-"]
+        found = [[float(x) for x in re.findall(r"[\d.]+", cell.replace(",", ""))] for cell in cells]
+        assert [f[0] for f in found] == [r["rounds"] for r in content[kind]]
+        # A bound stands in brackets wherever a theorem gives one.
+        needed = [-(-r["bound"] // 1) for r in content[kind] if r["bound"] is not None]
+        assert [f[1] for f in found if len(f) > 1] == needed
+
+
 def test_speed_ratios_are_medians_over_medians(committed: Path) -> None:
     theory = json.loads((committed / speed_table.THEORY_PATH).read_text())
     rows = block("speed")

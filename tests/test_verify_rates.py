@@ -17,7 +17,7 @@ import pytest
 from theory import verify_rates
 from theory.support import command as cli
 from theory.support import files
-from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
+from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, OBSERVED, UNDECIDED
 from theory.theorems import THEOREMS
 from theory.verification.report import Report
 from theory.verification.sweep import Sweep, cells, run_sweep
@@ -174,8 +174,29 @@ def test_a_theorem_alone_prints_nothing_else(
     content = json.loads(out.read_text())
     for kind in ("checks", "tightness", "slopes", "communication", "summary"):
         assert {row["theorem"] for row in content[kind]} == {"T2"}, kind
+    assert content["clients"] == content["outer_steps"] == []
     assert "baselines" not in content
     assert not re.search(r"\bT[013456]\b", capsys.readouterr().out.split("--details")[0])
+
+
+def test_clients_and_outer_steps_come_with_their_theorems(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "t7.json"
+    arguments = ["--theorem", "T7,T8a", "--quick", *SMALL, "--json", str(out)]
+    assert run(monkeypatch, *arguments) == 0
+    content = json.loads(out.read_text())
+    # I1: the mean of both nodes needs the 200 rounds it was made for, a rule one; bounds by hand.
+    counts = {r["clients"]: r["rounds"] for r in content["clients"]}
+    assert counts[2] == 200 < counts[1]
+    needed = 1 / (2 * content["clients"][0]["accuracy"])
+    assert {r["bound"] for r in content["clients"]} == {pytest.approx(needed)}
+    steps = {r["outer_step"]: r for r in content["outer_steps"]}
+    assert steps["extrapolated"]["rounds"] == 1 and steps["extrapolated"]["verdict"] == OBSERVED
+    assert steps[0.5]["bound"] == pytest.approx(2 * needed) and steps[0.5]["verdict"] == HOLDS
+    assert steps[2.0]["bound"] is None and steps[2.0]["verdict"] == OBSERVED
+    printed = capsys.readouterr().out
+    assert "Clients: rounds to eps" in printed and "Outer steps: rounds to eps" in printed
 
 
 def test_nothing_applicable_is_said_and_exits_3(

@@ -15,6 +15,11 @@ from theory import verify_rates
 from theory.support import command as cli
 from theory.support import files
 from theory.support.verdicts import HOLDS, UNDECIDED
+from theory.verification.clients_and_servers import (
+    against_clients,
+    against_outer_step,
+    families,
+)
 from theory.verification.communication import typical_communication
 from theory.verification.report import Report, as_json, make_report
 from theory.verification.summary import median
@@ -39,6 +44,9 @@ def report() -> Report:
         rounds=8, seeds=4, n_nodes=2, dimension=64, local_steps=(3,), heterogeneity=("iid",)
     )
     found = make_report(sweep, quick=True)
+    for problem, eps in families(5):
+        found.clients += against_clients(problem, eps)
+        found.outer_steps += against_outer_step(problem, eps)
     found.communication.append(typical_communication("similar", (1, 2, 5, 10, 20), eps=0.05))
     undecided = replace(found.checks[0], verdict=UNDECIDED, why="a reason " * 20)
     found.checks.append(undecided)

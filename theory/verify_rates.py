@@ -192,7 +192,8 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 def show(console: Console, found: Report, seconds: float, details: bool) -> None:
     """Print a report: one screen, or with every check and table."""
-    named = {t.name for t in THEOREMS} if found.sweep.theorems == Sweep().theorems else set()
+    every = found.sweep.theorems == Sweep().theorems
+    named = {t.name for t in THEOREMS} if every else set()
     rows = [s for s in found.summary if details or not named or s.theorem in named]
     shown = []
     if details:
@@ -211,6 +212,11 @@ def show(console: Console, found: Report, seconds: float, details: bool) -> None
         shown.append(tables.communication_table(found.communication))
         if details:
             shown.append(tables.needed_table(found.communication))
+    # With every theorem on one screen there is no room for these two.
+    if found.clients and (details or not every):
+        shown.append(tables.clients_table(found.clients))
+    if found.outer_steps and (details or not every):
+        shown.append(tables.outer_steps_table(found.outer_steps))
     for table in shown:
         console.print(table)
         console.print()
@@ -225,7 +231,7 @@ def show(console: Console, found: Report, seconds: float, details: bool) -> None
 def _closing(found: Report, seconds: float) -> str:
     verdicts = Counter(c.verdict for c in found.checks)
     others = found.count(HOLDS) - verdicts[HOLDS]
-    more = f" {others} instances, orders and families of communication hold." if others else ""
+    more = f" {others} instances, orders and counts of rounds hold." if others else ""
     return (
         f"{verdicts[HOLDS]} checks hold, {found.count(FAILED)} FAILED, {verdicts[UNDECIDED]} undecided, "
         f"{verdicts[NOT_APPLICABLE]:,} do not apply; {seconds:.0f} s.{more}"

@@ -45,6 +45,13 @@ NUMBER_OR_WORD = (int, float, str, Word)
 
 _FIT = {"slope": NUMBER, "low": NUMBER, "high": NUMBER}
 _ORIGIN = {"command": TEXT, "commit": TEXT}
+_ROUNDS_TO = {
+    "family": TEXT,
+    "accuracy": NUMBER,
+    "rounds": (int, float, NONE),
+    "bound": (int, float, NONE),
+    "verdict": TEXT,
+}
 VERIFICATION = {
     **_ORIGIN,
     "sweep": {
@@ -125,6 +132,8 @@ VERIFICATION = {
             "verdict": TEXT,
         }
     ],
+    "clients": [{**_ROUNDS_TO, "clients": WHOLE}],
+    "outer_steps": [{**_ROUNDS_TO, "outer_step": NUMBER_OR_WORD}],
 }
 WORST_CASES = {
     **_ORIGIN,

@@ -51,6 +51,8 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "tightness": theory_tables.tightness,
     "orders": theory_tables.orders,
     "communication": theory_tables.communication,
+    "clients": theory_tables.clients,
+    "server-steps": theory_tables.server_steps,
     "rounds-to-eps": baseline_tables.rounds_to_eps,
     "equal-budgets": baseline_tables.equal_budgets,
     "worst-cases": worst_case_tables.worst_cases,

@@ -77,7 +77,7 @@ STORY: tuple[Section, ...] = (
             "share a minimiser; it can gain on the way there only, and sends twice as much.",
         ),
         figures=("outer-steps", "outer-map", "bend-participants", "baselines"),
-        tables=("rounds-to-eps", "equal-budgets", "outer-steps"),
+        tables=("rounds-to-eps", "equal-budgets", "clients", "server-steps", "outer-steps"),
     ),
     Section(
         heading="Do the bounds hold, and how much of them is real?",

@@ -1,7 +1,8 @@
-"""Tables of the verification record: checks, tightness, orders, communication."""
+"""Tables of the verification record: checks, tightness, orders, communication against K, m, beta."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -196,3 +197,50 @@ def communication(sources: Sources) -> Table:
         rows,
         "Measured, and in brackets the rounds that the bound of the theorem named needs.",
     )
+
+
+def clients(sources: Sources) -> Table:
+    """Rounds to accuracy against the clients of a round, one row a problem."""
+    rows = load_verification(sources)["clients"]
+    heads = sorted({r["clients"] for r in rows})
+    return Table(
+        "Clients: rounds until E f(xbar_R) <= eps with m nodes a round, K = 5, step size 1/L",
+        ("problem", "eps", *(f"m = {m}" for m in heads), "verdict"),
+        _rounds_by(rows, "clients", heads),
+        "Exact, and in brackets the rounds that T7's bound needs, the same for every m. A round sends m "
+        "models out and m back.",
+    )
+
+
+def server_steps(sources: Sources) -> Table:
+    """Rounds to accuracy against the outer step, one row a problem."""
+    rows = load_verification(sources)["outer_steps"]
+    heads = list(dict.fromkeys(r["outer_step"] for r in rows))
+    shown = (f"beta = {b:g}" if isinstance(b, int | float) else b for b in heads)
+    return Table(
+        "Outer steps: rounds until E f(xbar_R) <= eps, all nodes, K = 5, step size 1/L",
+        ("problem", "eps", *shown, "verdict"),
+        _rounds_by(rows, "outer_step", heads),
+        "Exact for a fixed beta; for a rule the median of 16 paths, which has no verdict. In brackets the "
+        "rounds that a bound needs: T8a's for beta at most 1, T8b's for a rule; no bound covers a fixed "
+        "beta above 1.",
+    )
+
+
+def _rounds_by(
+    rows: list[dict[str, Any]], name: str, heads: Sequence[object]
+) -> list[tuple[str, ...]]:
+    """A line a problem: its eps, rounds and bound under every head, and its verdicts."""
+    found = []
+    for family in dict.fromkeys(r["family"] for r in rows):
+        mine = {r[name]: r for r in rows if r["family"] == family}
+        cells = [_rounds(mine[head]) if head in mine else "-" for head in heads]
+        accuracy = next(iter(mine.values()))["accuracy"]
+        verdicts = dict.fromkeys(r["verdict"] for r in mine.values())
+        found.append((family, number(accuracy), *cells, ", ".join(verdicts)))
+    return found
+
+
+def _rounds(row: dict[str, Any]) -> str:
+    measured = "not reached" if row["rounds"] is None else f"{row['rounds']:,g}"
+    return measured if row["bound"] is None else f"{measured} ({np.ceil(row['bound']):,.0f})"

@@ -13,6 +13,12 @@ from theory.problems.margin import MarginProblem
 from theory.support.provenance import provenance
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.verification.check import Check
+from theory.verification.clients_and_servers import (
+    RoundsTo,
+    against_clients,
+    against_outer_step,
+    families,
+)
 from theory.verification.communication import (
     Communication,
     communication,
@@ -47,6 +53,8 @@ class Report:
     tightness: list[Tightness] = field(default_factory=list)
     slopes: list[SlopeFit] = field(default_factory=list)
     communication: list[Communication] = field(default_factory=list)
+    clients: list[RoundsTo] = field(default_factory=list)
+    outer_steps: list[RoundsTo] = field(default_factory=list)
 
     @property
     def summary(self) -> list[TheoremSummary]:
@@ -62,6 +70,7 @@ class Report:
         """How many verdicts of all kinds are this one."""
         found = [c.verdict for c in self.checks] + [t.verdict for t in self.tightness]
         found += [s.verdict for s in self.slopes] + [c.fit.verdict for c in self.communication]
+        found += [r.verdict for r in (*self.clients, *self.outer_steps)]
         return found.count(verdict)
 
     @property
@@ -79,7 +88,8 @@ def make_report(
 ) -> Report:
     """The sweep; and, if it is about all problems and breaks nothing, what else its theorems have.
 
-    That is instances, orders and communication of the theorems chosen.
+    That is instances, orders, and communication of the theorems chosen: rounds to accuracy against local
+    steps, clients (T7) and outer steps (T8a).
 
     Args:
         sweep: what to check.
@@ -107,6 +117,12 @@ def make_report(
         found.communication += [typical_communication(level) for level in LEVELS]
     found.slopes = [s for s in found.slopes if s.theorem in chosen]
     found.communication = [c for c in found.communication if c.theorem in chosen]
+    shared = families(200, typical=not quick) if chosen & {"T7", "T8a"} else []
+    for problem, eps in shared:
+        if "T7" in chosen:
+            found.clients += against_clients(problem, eps)
+        if "T8a" in chosen:
+            found.outer_steps += against_outer_step(problem, eps)
     return found
 
 
@@ -159,6 +175,8 @@ def as_json(found: Report) -> dict[str, Any]:
         ],
         "undercut_reading": UNDERCUT_READING,
         "communication": [{**asdict(c), "verdict": c.fit.verdict} for c in found.communication],
+        "clients": [asdict(r) for r in found.clients],
+        "outer_steps": [asdict(r) for r in found.outer_steps],
     }
 
 

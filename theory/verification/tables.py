@@ -12,6 +12,7 @@ from rich.text import Text
 
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, OBSERVED, UNDECIDED
 from theory.verification.check import Check
+from theory.verification.clients_and_servers import RoundsTo
 from theory.verification.communication import Communication
 from theory.verification.slopes import SlopeFit
 from theory.verification.summary import SharperSummary, TheoremSummary
@@ -237,3 +238,43 @@ def needed_table(rows: Sequence[Communication]) -> Table:
         needed = [number(math.ceil(b)) for b in r.bound]
         table.add_row(r.family, number(r.accuracy), r.theorem, *needed)
     return table
+
+
+def clients_table(rows: Sequence[RoundsTo]) -> Table:
+    """Rounds to eps against the clients of a round, beside the one number that T7 needs for all."""
+    title = "Clients: rounds to eps at K = 5 with m nodes a round"
+    heads = {r.clients: f"m={r.clients}" for r in sorted(rows, key=lambda r: r.clients)}
+    table = ruled(title, {"problem": 26}, ("eps", *heads.values(), "T7 needs"))
+    for family, mine in _by_family(rows):
+        found = {r.clients: whole(r.rounds) for r in mine}
+        cells = (number(mine[0].accuracy), *(found.get(m, "-") for m in heads))
+        table.add_row(family, *cells, whole(mine[0].bound), _verdict(_worst(mine)))
+    return table
+
+
+def outer_steps_table(rows: Sequence[RoundsTo]) -> Table:
+    """Rounds to eps against the outer step, beside what T8a needs at beta = 1."""
+    title = "Outer steps: rounds to eps, K = 5; below 1, T8a needs 1/beta times it"
+    short = {"extrapolated": "P/Q", "half-extrapolated": "half", "polyak": "Polyak"}
+    heads = {
+        r.outer_step: short[r.outer_step] if isinstance(r.outer_step, str) else f"{r.outer_step:g}"
+        for r in rows
+    }
+    table = ruled(title, {"problem": 21}, (*heads.values(), "T8a needs"))
+    for family, mine in _by_family(rows):
+        found = {r.outer_step: r for r in mine}
+        cells = (_short(r.rounds) if (r := found.get(b)) else "-" for b in heads)
+        plain = whole(found[1.0].bound) if 1.0 in found else "-"
+        table.add_row(family, *cells, plain, _verdict(_worst(mine)))
+    return table
+
+
+def _by_family(rows: Sequence[RoundsTo]) -> list[tuple[str, list[RoundsTo]]]:
+    names = dict.fromkeys(r.family for r in rows)
+    return [(name, [r for r in rows if r.family == name]) for name in names]
+
+
+def _worst(rows: Sequence[RoundsTo]) -> str:
+    """The verdict of a row: the first of these that any of its counts has."""
+    found = {r.verdict for r in rows}
+    return next(v for v in (FAILED, UNDECIDED, HOLDS, OBSERVED) if v in found)
