@@ -48,6 +48,24 @@ def report() -> Report:
         found.clients += against_clients(problem, eps)
         found.outer_steps += against_outer_step(problem, eps)
     found.communication.append(typical_communication("similar", (1, 2, 5, 10, 20), eps=0.05))
+    # The widest numbers: a full family of communication, and a check at the end of rounding.
+    found.communication[1] = replace(
+        found.communication[1], accuracy=9.19e-05, bound=1.72e6 / np.array([1, 2, 5, 10, 20])
+    )
+    found.checks.append(
+        replace(
+            found.checks[0],
+            heterogeneity="50% similar",
+            gradient="full",
+            local_steps=20,
+            measured=7.604e-18,
+            low=7.604e-18,
+            high=7.604e-18,
+            bound=0.00321,
+            ratio=2.62e15,
+            verdict=HOLDS,
+        )
+    )
     undecided = replace(found.checks[0], verdict=UNDECIDED, why="a reason " * 20)
     found.checks.append(undecided)
     return found

@@ -154,7 +154,7 @@ def check_tables(checks: Sequence[Check]) -> list[Table]:
         if linear:
             numbers = ["K", "rate an iteration", "its bound", "ratio"]
         table = ruled(
-            f"{name}: left side and bound (full: full gradients)", {"problem": 33}, numbers
+            f"{name}: left side and bound (full: full gradients)", {"problem": 32}, numbers
         )
         for c in rows:
             exact = c.low == c.high
@@ -233,7 +233,7 @@ def needed_table(rows: Sequence[Communication]) -> Table:
     """The rounds to eps that the bounds need."""
     ks = [f"K={k}" for k in rows[0].local_steps]
     title = "Communication: rounds to eps that the theorem's bound needs"
-    table = ruled(title, {"problem": 22}, ("eps", "theorem", *ks), verdict=False)
+    table = ruled(title, {"problem": 21}, ("eps", "theorem", *ks), verdict=False)
     for r in rows:
         needed = [number(math.ceil(b)) for b in r.bound]
         table.add_row(r.family, number(r.accuracy), r.theorem, *needed)
