@@ -9,10 +9,15 @@ import numpy as np
 
 from figures.analysis.sources import Sources
 from figures.analysis.verification import VERIFY_PATH, load_verification
-from figures.record.table import Table, number_text
+from figures.record.table import Table, is_finite, number_text
 from theory.support.errors import UserError
 from theory.support.verdicts import NOT_APPLICABLE
-from theory.verification.tables import number
+from theory.verification.tables import number, ratio
+
+
+def ratio_text(value: Any) -> str:
+    """Bound over measured; a dash for anything that is not finite."""
+    return ratio(value) if is_finite(value) else "-"
 
 
 def verification(sources: Sources) -> Table:
@@ -22,8 +27,8 @@ def verification(sources: Sources) -> Table:
         (
             row["theorem"],
             *(str(row[name]) for name in ("holds", "failed", "undecided", "not_applicable")),
-            number_text(row["least"]),
-            number_text(row["median"]),
+            ratio_text(row["least"]),
+            ratio_text(row["median"]),
             ", ".join(row["problems"]),
         )
         for row in record["summary"]
@@ -48,7 +53,7 @@ def verification(sources: Sources) -> Table:
         f"{', '.join(sweep['heterogeneity'])}; {' and '.join(sweep['gradients'])} gradients. Least "
         "squares exactly; T0 on every path; other means by an interval of "
         f"{sweep['seeds']} and more sample paths that holds for every distribution. For the linear "
-        "rates T4 and T4' the ratio is that of the exponents.",
+        "rates T4 and T4' the ratio is that of the exponents. Above 1e15 a run ended in x* up to rounding.",
     )
 
 
@@ -60,8 +65,8 @@ def sharper(sources: Sources) -> Table:
             row["variant"],
             row["title"],
             str(row["checks"]),
-            number_text(row["median"]),
-            number_text(row["median_sharper"]),
+            ratio_text(row["median"]),
+            ratio_text(row["median_sharper"]),
         )
         for row in record["sharper"]
     ]
@@ -91,7 +96,7 @@ def all_checks(sources: Sources) -> Table:
                 else f" [{number_text(c['low'])}, {number_text(c['high'])}]"
             ),
             number_text(c["bound"]),
-            number_text(c["ratio"]),
+            ratio_text(c["ratio"]),
             c["verdict"],
         )
         for c in record["checks"]

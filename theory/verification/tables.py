@@ -55,6 +55,13 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= value < 99_999.5 else number(value)
 
 
+def ratio(value: float) -> str:
+    """Bound over measured: as a run that ends exactly in x* leaves its rounding, no more than 1e15."""
+    if math.isfinite(value) and value > 1e15:
+        return ">1e15"
+    return _short(value)
+
+
 def _rate(value: float) -> str:
     """A contraction factor, with the digits that tell it from 1."""
     if math.isnan(value):
@@ -86,7 +93,7 @@ def _counted(count: int, verdict: str) -> Text:
 def summary_table(rows: Sequence[TheoremSummary]) -> Table:
     """A line a theorem: its verdicts, and how far from its bound it was."""
     title = "Theorems: verdicts, and bound / measured (linear rates: ratio of exponents)"
-    values = [(_short(row.least), _short(row.median)) for row in rows]
+    values = [(ratio(row.least), ratio(row.median)) for row in rows]
     name = max((len(row.theorem) for row in rows), default=3)
     widest = sum(max(len(v[i]) for v in [*values, ("least", "median")]) for i in (0, 1))
     # Three counts of five letters, and a space between seven columns.
@@ -118,7 +125,7 @@ def sharper_table(rows: Iterable[SharperSummary]) -> Table:
         verdict=False,
     )
     for row in rows:
-        values = (number(row.median), number(row.median_sharper))
+        values = (ratio(row.median), ratio(row.median_sharper))
         table.add_row(row.variant, row.title, str(row.checks), *values)
     return table
 
@@ -161,7 +168,7 @@ def check_tables(checks: Sequence[Check]) -> list[Table]:
             values = [number(c.measured), "exact" if exact else number(c.high), number(c.bound)]
             if linear:
                 values = [_rate(c.rate), _rate(c.rate_bound)]
-            cells = (_place(c), str(c.local_steps), *values, number(c.ratio))
+            cells = (_place(c), str(c.local_steps), *values, ratio(c.ratio))
             table.add_row(*cells, _verdict(c.verdict))
         out.append(table)
     return out
