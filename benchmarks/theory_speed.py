@@ -47,7 +47,8 @@ class Timing:
         low, high: least and largest, scaled likewise.
         floor_parts: seconds of the parts of the machine's floor for this method; empty where none was
             measured.
-        floor_share: their sum over ``scaled``; None where there is no floor.
+        floor_share: their sum over ``low``, as each part is a least time too; None where there is no
+            floor.
     """
 
     method: str
@@ -80,7 +81,7 @@ def _affordable(run: Runner, size: Size, budget: float) -> int:
 def with_floor(timing: Timing) -> Timing:
     """The timing beside the floor of its method, if it has one."""
     parts = floor_parts(timing.method, timing.size)
-    share = sum(parts.values()) / timing.scaled if parts else None
+    share = sum(parts.values()) / timing.low if parts else None
     return replace(timing, floor_parts=parts, floor_share=share)
 
 
