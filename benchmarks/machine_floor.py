@@ -28,6 +28,9 @@ from theory_methods import STEP, Size, draws_of
 # Rows of the Gram matrix that one pass over a run's margins adds.
 ROWS = 8
 
+# Bytes, well inside every first-level cache. Over fewer, the triad measures how its own loop starts.
+LEAST_WORKING_SET = 12e3
+
 
 def floor_parts(method: str, size: Size) -> dict[str, float]:
     """Seconds of each part for the method's arithmetic; none for methods that are not ours.
@@ -66,9 +69,9 @@ def _triads(a, b, c, repeats):  # type: ignore[no-untyped-def]
 
 
 def bandwidth(working_set: float) -> float:
-    """Bytes a second of a triad over all threads, each on a working set of that many bytes."""
+    """Bytes a second of a triad over all threads, each on a working set of that many bytes (12 kB or more)."""
     threads = numba.get_num_threads()
-    length = max(64, int(min(working_set, 1e9) / 24))
+    length = int(min(max(working_set, LEAST_WORKING_SET), 1e9) / 24)
     a, b, c = np.ones((3, threads, length))
     repeats = max(1, int(4e7 / (length * threads)))
     return 24.0 * length * threads * repeats / _least(lambda: _triads(a, b, c, repeats))
