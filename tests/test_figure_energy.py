@@ -13,7 +13,8 @@ from made_figures import line, xy
 from matplotlib.container import BarContainer
 
 from figures.analysis.energy import balances, control, runs_with_results, shown
-from figures.analysis.energy_readings import NOT_MEASURED, phases, readings, second_half
+from figures.analysis.energy_phases import PHASES, phased
+from figures.analysis.energy_readings import NOT_MEASURED, readings, second_half
 from figures.analysis.ladder import Run
 from figures.analysis.sources import MissingResult, Sources
 from figures.drawing import energy as drawing
@@ -92,9 +93,12 @@ def test_away_is_read_at_the_paper_s_step_only() -> None:
 def test_the_step_is_the_least_turning_step_size() -> None:
     # phi_hat turns where the noise, which grows like eta, is the aim: 0.2/3.
     (reading,) = [r for r in readings([run(found=windows())]) if "which step" in r.question]
-    assert reading.answer == "below 0.067" and "0.0667, 3.0 times the rounds" in reading.measured
-    backwards = windows(aim=[1.0] * 19 + [-0.1])
-    assert answer(STEP, run(found=backwards)) == "with none"
+    assert reading.answer == "below 0.067"
+    assert reading.measured == "below 0.0667, 3.0 times the rounds (1 of 1 runs)"
+    backwards = run("one shard", found=windows(aim=[1.0] * 19 + [-0.1]))
+    assert answer(STEP, backwards) == "with none"
+    both = readings([run(found=windows()), backwards])[STEP]
+    assert "(1 of 2 runs); one shard, K = 5: none" in both.measured
     # A larger rung is what counts.
     wide = run(found=windows(noise=[0.5] * 20), width=16)
     assert answer(STEP, run(found=windows()), wide) == "below 0.4"
@@ -102,7 +106,7 @@ def test_the_step_is_the_least_turning_step_size() -> None:
 
 def test_the_plateau_is_a_phase_if_aim_or_noise_jump_at_its_end() -> None:
     (balance,) = balances([run(found=windows())])
-    assert [len(LOSS[phase]) for phase in phases(balance)] == [6, 6, 8]
+    assert [len(LOSS[phased(balance).slices[phase]]) for phase in PHASES] == [6, 6, 8]
     steady: dict[str, Any] = {"noise": [2.0] * 20}
     assert answer(PLATEAU, run(found=windows(**steady))) == "no"
     jump = windows(noise=[0.5] * 6 + [3.0] * 14)
@@ -225,6 +229,10 @@ def test_the_tables_have_a_row_a_balance_and_a_question(sources: Sources) -> Non
     table = energy_tables.energy(sources)
     assert len(table.rows) == 7 + len(control(sources))
     assert all(len(row) == len(table.head) for row in table.rows)
+    by_phase = energy_tables.energy_phases(sources)
+    (wide,) = by_phase.rows  # of the largest rung alone
+    assert wide[0].startswith("width 16") and wide[4] == "1.00 / 1.00 / 1.00"
+    assert wide[5] == "0.80 / 0.80 / 3.00" and wide[-1] == "3.0 times"
     questions = energy_tables.energy_questions(sources)
     assert len(questions.rows) == 6 and questions.rows[AWAY][2] == NOT_MEASURED
 

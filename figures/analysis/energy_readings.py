@@ -30,11 +30,10 @@ import numpy as np
 
 from figures.analysis.deep_runs import column
 from figures.analysis.energy import Balance, balances
+from figures.analysis.energy_phases import PHASES, apart, largest_rung, spread
 from figures.analysis.ladder import Run, Rung
-from theory.support.energy import Array
 
 PAPER_STEP, NEAR_CONSTANT, FACTOR = 0.075, 1.5, 2.0
-PLATEAU, TAIL, LEAST_WINDOWS, COARSE = 0.5, 0.1, 4, 20
 NOT_MEASURED = "not measured"
 
 
@@ -75,6 +74,11 @@ def _list(parts: Sequence[str]) -> str:
     return "; ".join(parts) if parts else "-"
 
 
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = (format(value, form) for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
 def _away(plain: Sequence[Balance]) -> Reading:
     parts, answers = [], []
     for balance in plain:
@@ -89,81 +93,64 @@ def _away(plain: Sequence[Balance]) -> Reading:
     return Reading(question, _list(parts), _together(answers))
 
 
-def _largest(plain: Sequence[Balance]) -> list[Balance]:
-    rung: Rung | None = max((b.run.rung for b in plain), default=None)
-    return [b for b in plain if b.run.rung == rung]
-
-
 def _step(plain: Sequence[Balance]) -> Reading:
-    parts, least = [], []
-    for balance in _largest(plain):
-        windows = balance.windows.at_most(COARSE)
-        turning = float(windows.turning_step_size.min())
-        least.append(turning)
-        eta = windows.step_size
-        cost = f"{eta / turning:.1f} times the rounds" if turning > 0 else "no step"
-        parts.append(f"{_name(balance.run)}: {turning:.3g}, {cost}")
+    runs = largest_rung(plain)
     question = "With which step would T1's mechanism hold, and at what cost in rounds?"
-    if not least:
+    if not runs:
         return Reading(question, "-", NOT_MEASURED)
-    answer = f"below {min(least):.2g}" if min(least) > 0 else "with none"
-    return Reading(question, _list(parts), answer)
-
-
-def phases(balance: Balance) -> tuple[slice, slice, slice]:
-    """The windows of plateau, fall and tail; the loss between two evaluations is that of a line."""
-    result, count = balance.run.result, len(balance.windows)
-    iterations, losses = column(result, "iteration"), column(result, "train_loss")
-    at_end = np.interp(balance.windows.iteration[1:], iterations, losses)
-    below = [np.flatnonzero(at_end < share * losses[0]) for share in (PLATEAU, TAIL)]
-    fall, tail = (int(found[0]) if len(found) else count for found in below)
-    return slice(0, fall), slice(fall, tail), slice(tail, count)
-
-
-def _apart(one: Array, two: Array) -> bool:
-    """Whether the middle halves of two samples do not overlap."""
-    (low, high), (other_low, other_high) = (
-        np.quantile(one, (0.25, 0.75)),
-        np.quantile(two, (0.25, 0.75)),
-    )
-    return bool(high < other_low or other_high < low)
+    positive = [one for one in runs if one.turning_step_size > 0]
+    parts = []
+    if positive:
+        steps = [one.turning_step_size for one in positive]
+        costs = [one.balance.windows.step_size / one.turning_step_size for one in positive]
+        parts.append(
+            f"below {_range(steps, '.3g')}, {_range(costs, '.1f')} times the rounds "
+            f"({len(positive)} of {len(runs)} runs)"
+        )
+    parts += [
+        f"{_name(one.balance.run)}: none, gradients of a window point away from the end"
+        for one in runs
+        if one.turning_step_size <= 0
+    ]
+    least = min(one.turning_step_size for one in runs)
+    return Reading(question, _list(parts), f"below {least:.2g}" if least > 0 else "with none")
 
 
 def _plateau(plain: Sequence[Balance]) -> Reading:
-    parts, answers = [], []
-    for balance in _largest(plain):
-        w = balance.windows
-        plateau, fall, _ = phases(balance)
-        aim, noise = w.aim, w.noise
-        if min(len(aim[plateau]), len(aim[fall])) < LEAST_WINDOWS:
+    answers, medians = [], []
+    for one in largest_rung(plain):
+        w = one.balance.windows
+        aim, noise = ([one.of(x, phase) for phase in PHASES[:2]] for x in (w.aim, w.noise))
+        if not all(map(len, aim)):
             continue
-        answers.append(_apart(aim[plateau], aim[fall]) or _apart(noise[plateau], noise[fall]))
-        medians = [f"{np.median(x[p]):.2f}" for x in (aim, noise) for p in (plateau, fall)]
-        parts.append(
-            f"{_name(balance.run)}: aim {medians[0]} then {medians[1]}, noise {medians[2]} then {medians[3]}"
-        )
+        answers.append(apart(*aim) or apart(*noise))
+        medians.append([float(np.median(x)) for x in (*aim, *noise)])
+    parts = []
+    if medians:
+        ranges = [_range(values, ".2f") for values in zip(*medians, strict=True)]
+        parts = [
+            f"apart in {sum(answers)} of {len(answers)} runs: aim {ranges[0]}, then {ranges[1]}; noise "
+            f"{ranges[2]}, then {ranges[3]} (medians)"
+        ]
     question = "Is the plateau before the fall a phase of its own in aim or noise?"
     return Reading(question, _list(parts), _together(answers))
 
 
-def _spread(values: Array) -> float:
-    """90% over 10% quantile; infinite where not all is positive."""
-    low, high = np.quantile(values, (0.1, 0.9))
-    return float(high / low) if low > 0 else np.inf
-
-
 def _tail(plain: Sequence[Balance]) -> Reading:
-    parts, answers = [], []
-    for balance in _largest(plain):
-        total = balance.windows.phi_total
-        _, fall, tail = phases(balance)
-        if min(len(total[fall]), len(total[tail])) < LEAST_WINDOWS:
+    answers, spreads = [], []
+    for one in largest_rung(plain):
+        fall, tail = (one.of(one.balance.windows.phi_total, phase) for phase in PHASES[1:])
+        if not len(fall) or not len(tail):
             continue
-        in_fall, in_tail = _spread(total[fall]), _spread(total[tail])
-        answers.append(in_tail <= NEAR_CONSTANT < in_fall)
-        parts.append(
-            f"{_name(balance.run)}: spread {in_fall:.2g} in the fall, {in_tail:.2g} in the tail"
-        )
+        spreads.append((spread(fall), spread(tail)))
+        answers.append(spreads[-1][1] <= NEAR_CONSTANT < spreads[-1][0])
+    parts = []
+    if spreads:
+        in_fall, in_tail = (_range(values, ".2g") for values in zip(*spreads, strict=True))
+        parts = [
+            f"near constant in {sum(answers)} of {len(answers)} runs: 90% over 10% quantile {in_fall} in the "
+            f"fall, {in_tail} in the tail"
+        ]
     question = "Is the tail the phase of near constant phi_total?"
     return Reading(question, _list(parts), _together(answers))
 

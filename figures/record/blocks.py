@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "ladder-variants": ladder_tables.ladder_variants,
     "ladder": ladder_tables.ladder,
     "energy": energy_tables.energy,
+    "energy-phases": energy_tables.energy_phases,
     "energy-questions": energy_tables.energy_questions,
     "set-up": set_up,
     "deviations": deep_tables.deviations,

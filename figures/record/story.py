@@ -111,6 +111,7 @@ STORY: tuple[Section, ...] = (
             "ladder-variants",
             "ladder",
             "energy-questions",
+            "energy-phases",
             "energy",
             "set-up",
             "deviations",
