@@ -180,9 +180,9 @@ def test_the_figure_draws_the_balances_beside_the_control(sources: Sources) -> N
         figure = drawing.energy(sources)
     columns = [ax.get_title() for ax in figure.axes[:4]]
     assert columns == [
-        *(f"theory: {name}" for name in drawing.CONTROLS),
-        "ResNet18: iid",
-        "ResNet18: one shard",
+        *(f"theory:\n{name}" for name in drawing.CONTROLS),
+        "ResNet18:\niid",
+        "ResNet18:\none shard",
     ]
     loss, phi, parts, shares = figure.axes[2::4]
     drawn = windows()

@@ -117,10 +117,14 @@ def test_the_record_has_every_table_once() -> None:
 def test_deep_numbers_read_another_way(committed: Path) -> None:
     """Each row of the deep table against its file, without the code that made the table."""
     rows = block("deep-runs")
-    files = sorted(committed.glob("deep/results/laptop_to-loss_*.json"))
-    assert len(rows) == len(files)
+    width = re.search(r"\| deep: .* width (\d+), ", RECORD.read_text())
+    assert width is not None
+    # Seed 0 without options: what comes after K in a name is neither.
+    start = f"deep/results/ladder/width{width[1]}_to-loss"
+    assert len(rows) == len(list(committed.glob(f"{start}_*_K??.json"))) >= 6
+    in_names = {"one shard": "shards1", "two shards": "shards2"}
     for regime, k, rounds, iterations, loss, slope, r2, _ in rows:
-        path = committed / f"deep/results/laptop_to-loss_{regime}_K{int(k):02d}.json"
+        path = committed / f"{start}_{in_names.get(regime, regime)}_K{int(k):02d}.json"
         result = json.loads(path.read_text())
         if result["summary"]["reached_target"]:
             assert int(rounds.replace(",", "")) == result["summary"]["rounds_to_target"]
@@ -134,6 +138,24 @@ def test_deep_numbers_read_another_way(committed: Path) -> None:
         assert float(r2) == pytest.approx(
             result["fits"]["inverse_loss_vs_iterations"]["r2"], abs=6e-4
         )
+
+
+def test_where_the_rounds_go_read_another_way(committed: Path) -> None:
+    width = re.search(r"\| deep: .* width (\d+), ", RECORD.read_text())
+    assert width is not None
+    in_names = {"one shard": "shards1", "two shards": "shards2"}
+    runs = [row for row in block("deep-phases") if row[1].isdigit()]
+    assert len(runs) == len(block("deep-runs"))
+    for regime, k, *rounds, tail in runs:
+        name = f"width{width[1]}_to-loss_{in_names.get(regime, regime)}_K{int(k):02d}.json"
+        metrics = json.loads((committed / "deep/results/ladder" / name).read_text())["metrics"]
+        for level, text in zip((1.0, 0.1, 0.01), rounds[:3], strict=True):
+            before = [row for row in metrics if row["round"] < int(text.replace(",", ""))]
+            assert all(row["train_loss"] >= level for row in before)
+            assert metrics[len(before)]["train_loss"] < level
+        if tail != "-":
+            first, last = (int(text.replace(",", "")) for text in (rounds[0], rounds[-1]))
+            assert int(tail.replace(",", "")) == last - first
 
 
 def test_orders_in_k_read_another_way() -> None:

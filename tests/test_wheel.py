@@ -115,7 +115,7 @@ def test_the_wheel_holds_results_types_and_campaigns(installed: Installed) -> No
         "theory/results/certificates/last.jsonl",
         "theory/worst_case/findings.md",
         "theory/theorems/README.md",
-        "deep/results/laptop_to-loss_iid_K01.json",
+        "deep/results/ladder/width8_to-loss_iid_K01.json",
         "deep/campaigns/ladder.toml",
     ):
         assert name in files

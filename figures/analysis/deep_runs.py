@@ -179,6 +179,12 @@ def slope_in_k(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
     return line.slope, line.low, line.high
 
 
+def rounds_below(run: dict[str, Any], loss: float) -> int | None:
+    """The first evaluated round with a training loss below ``loss``; None if there is none."""
+    found = np.flatnonzero(column(run, "train_loss") < loss)
+    return int(run["metrics"][found[0]]["round"]) if len(found) else None
+
+
 def rounds_orders(runs: Runs) -> list[RoundsOrder]:
     """The fitted order of rounds to the target in K, per regime with at least two runs there."""
     found = []

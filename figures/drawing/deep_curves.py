@@ -25,7 +25,7 @@ def data_line(runs: Runs) -> str:
     """What the data and the network are, for the caption."""
     configs = [run["config"] for by_k in runs.values() for run in by_k.values()]
     c = configs[0]
-    images = f"{c['subset']} training images" if c["subset"] else "all training images"
+    images = f"{c['subset']:,} training images" if c["subset"] else "all training images"
     return (
         f"Data: {c['data_name']}, ResNet18 width {c['width']} (LayerNorm), {images}, "
         f"n = {c['n_nodes']}, batch {c['batch_size']} a node, step size {c['step_size']:g}, "

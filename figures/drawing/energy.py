@@ -95,7 +95,7 @@ def _of(runs: Sequence[Balance]) -> str:
 def _controls(sources: Sources) -> list[_Column]:
     cells = control(sources)
     return [
-        _Column(f"theory: {label}", {c.local_steps: c.windows for c in cells if c.label == label})
+        _Column(f"theory:\n{label}", {c.local_steps: c.windows for c in cells if c.label == label})
         for label in CONTROLS
     ]
 
@@ -105,7 +105,9 @@ def _regimes(runs: Sequence[Balance]) -> list[_Column]:
     found = []
     for regime in regimes:
         mine = tuple(b for b in runs if b.run.regime == regime)
-        found.append(_Column(f"ResNet18: {regime}", {b.local_steps: b.windows for b in mine}, mine))
+        found.append(
+            _Column(f"ResNet18:\n{regime}", {b.local_steps: b.windows for b in mine}, mine)
+        )
     return found
 
 

@@ -36,6 +36,7 @@ RECORDS = ("paper_repro.md", "README.md")
 TABLES: dict[str, Callable[[Sources], Table]] = {
     "claims": claims,
     "deep-runs": deep_tables.deep_runs,
+    "deep-phases": deep_tables.deep_phases,
     "deep-orders": deep_tables.deep_orders,
     "deep-fixed": deep_tables.deep_fixed,
     "ladder-heterogeneity": ladder_tables.ladder_heterogeneity,

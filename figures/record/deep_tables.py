@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from figures.analysis.deep_runs import (
@@ -10,11 +11,16 @@ from figures.analysis.deep_runs import (
     describe,
     late_line,
     load_runs,
+    rounds_below,
     rounds_orders,
+    slope_in_k,
 )
 from figures.analysis.sources import MissingResult, Sources
 from figures.record.set_up import UNKNOWN
 from figures.record.table import Table, interval, value_text
+
+#: Losses between the plateau and the target, in nats; a guess among ten classes has 2.3.
+FALLS = (1.0, 0.1, 0.01)
 
 
 def deep_runs(sources: Sources) -> Table:
@@ -88,6 +94,45 @@ def deep_orders(sources: Sources) -> Table:
         f"{describe(runs)}; one seed. Rounds proportional to 1/K (slope -1) is what O(1/T) gives; O(K/T) "
         "promises no gain (slope 0).",
     )
+
+
+def deep_phases(sources: Sources) -> Table:
+    """Where the rounds go: until the loss falls, and from there to the target; with their orders in K."""
+    runs = load_runs(sources, "to-loss")
+    target = config_of(runs)["target_loss"]
+    levels = (*FALLS, target)
+    rows = []
+    for regime, by_k in runs.items():
+        table = [(k, _stages(run, levels)) for k, run in by_k.items()]
+        rows += [(regime, str(k), *(_count(n) for n in stages)) for k, stages in table]
+        orders = []
+        for stage in range(len(levels) + 1):
+            points = [(k, n) for k, stages in table if (n := stages[stage])]
+            orders.append(f"{slope_in_k(points)[0]:.2f}" if len(points) > 2 else "-")
+        rows.append((regime, "slope in K", *orders))
+    return Table(
+        "Where the rounds go",
+        (
+            "regime",
+            "K",
+            *(f"until {level:g}" for level in levels),
+            f"from {FALLS[0]:g} to {target:g}",
+        ),
+        rows,
+        "Rounds until the training loss is first below each level, at evaluated rounds. The slope is that of log "
+        "rounds in log K: -1 is a K-fold saving, 0 none. Looked at after the results: a description without "
+        "a rule and without a verdict.",
+    )
+
+
+def _stages(run: dict[str, Any], levels: Sequence[float]) -> list[int | None]:
+    found = [rounds_below(run, level) for level in levels]
+    first, last = found[0], found[-1]
+    return [*found, None if first is None or last is None else last - first]
+
+
+def _count(rounds: int | None) -> str:
+    return "-" if rounds is None else f"{rounds:,}"
 
 
 def deep_fixed(sources: Sources) -> Table:

@@ -104,6 +104,7 @@ STORY: tuple[Section, ...] = (
         more=("loss-fixed-rounds", "inverse-loss", "consensus-distance"),
         tables=(
             "deep-orders",
+            "deep-phases",
             "deep-runs",
             "deep-fixed",
             "ladder-heterogeneity",
