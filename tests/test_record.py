@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,18 @@ def block(name: str) -> list[list[str]]:
     body = text.split(f"<!-- begin {name} -->")[1].split(f"<!-- end {name} -->")[0]
     lines = [line for line in body.splitlines() if line.startswith("| ")]
     return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def shown_results(committed: Path) -> str:
+    """What the paths of the rung's results begin with; seed 0 without options has nothing after K."""
+    width = re.search(r"\| deep: .* width (\d+), ", RECORD.read_text())
+    assert width is not None
+    return f"{committed}/deep/results/ladder/width{width[1]}_to-loss"
+
+
+def result_of(committed: Path, regime: str, k: str) -> Any:
+    in_name = {"one shard": "shards1", "two shards": "shards2"}.get(regime, regime)
+    return json.loads(Path(f"{shown_results(committed)}_{in_name}_K{int(k):02d}.json").read_text())
 
 
 # ---- the committed record ------------------------------------------------------------------------
@@ -117,15 +131,9 @@ def test_the_record_has_every_table_once() -> None:
 def test_deep_numbers_read_another_way(committed: Path) -> None:
     """Each row of the deep table against its file, without the code that made the table."""
     rows = block("deep-runs")
-    width = re.search(r"\| deep: .* width (\d+), ", RECORD.read_text())
-    assert width is not None
-    # Seed 0 without options: what comes after K in a name is neither.
-    start = f"deep/results/ladder/width{width[1]}_to-loss"
-    assert len(rows) == len(list(committed.glob(f"{start}_*_K??.json"))) >= 6
-    in_names = {"one shard": "shards1", "two shards": "shards2"}
+    assert len(rows) == len(glob.glob(f"{shown_results(committed)}_*_K??.json")) >= 6
     for regime, k, rounds, iterations, loss, slope, r2, _ in rows:
-        path = committed / f"{start}_{in_names.get(regime, regime)}_K{int(k):02d}.json"
-        result = json.loads(path.read_text())
+        result = result_of(committed, regime, k)
         if result["summary"]["reached_target"]:
             assert int(rounds.replace(",", "")) == result["summary"]["rounds_to_target"]
             # Printed to three digits, a loss just below the target is the target.
@@ -141,14 +149,10 @@ def test_deep_numbers_read_another_way(committed: Path) -> None:
 
 
 def test_where_the_rounds_go_read_another_way(committed: Path) -> None:
-    width = re.search(r"\| deep: .* width (\d+), ", RECORD.read_text())
-    assert width is not None
-    in_names = {"one shard": "shards1", "two shards": "shards2"}
     runs = [row for row in block("deep-phases") if row[1].isdigit()]
     assert len(runs) == len(block("deep-runs"))
     for regime, k, *rounds, tail in runs:
-        name = f"width{width[1]}_to-loss_{in_names.get(regime, regime)}_K{int(k):02d}.json"
-        metrics = json.loads((committed / "deep/results/ladder" / name).read_text())["metrics"]
+        metrics = result_of(committed, regime, k)["metrics"]
         for level, text in zip((1.0, 0.1, 0.01), rounds[:3], strict=True):
             before = [row for row in metrics if row["round"] < int(text.replace(",", ""))]
             assert all(row["train_loss"] >= level for row in before)

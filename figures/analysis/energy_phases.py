@@ -12,9 +12,9 @@ from figures.analysis.energy import Balance
 from figures.analysis.ladder import Rung
 from theory.support.energy import Array, Windows
 
-#: The plateau ends where the training loss is below this share of that at the start, the fall at that.
+#: Shares of the loss at the start: below PLATEAU the fall begins, below TAIL the tail.
 PLATEAU, TAIL = 0.5, 0.1
-#: Fewer windows are no phase; the turning step is the least of so many.
+#: Fewer windows than LEAST_WINDOWS are no phase; the turning step is the least over COARSE of them.
 LEAST_WINDOWS, COARSE = 4, 20
 PHASES = ("plateau", "fall", "tail")
 
@@ -60,8 +60,9 @@ def phased(balance: Balance) -> Phased:
     return Phased(balance, dict(zip(PHASES, parts, strict=True)))
 
 
-def largest_rung(plain: Sequence[Balance]) -> list[Phased]:
-    """The balances of the largest rung that has one, by phases."""
+def largest_rung(found: Sequence[Balance]) -> list[Phased]:
+    """The balances of plain runs on the largest rung that has one, by phases."""
+    plain = [b for b in found if b.run.is_plain]
     rung: Rung | None = max((b.run.rung for b in plain), default=None)
     return [phased(b) for b in plain if b.run.rung == rung]
 

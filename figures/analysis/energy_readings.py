@@ -8,8 +8,8 @@ plateau while it is above half of that at the start, the fall until it is below 
 Away: does plain training with the paper's step 0.075 move away from its solution on its own? Yes if in the
     second half phi_hat < 0 < phi_total in all its runs, no if in none, in part otherwise.
 Step: with which step would T1's mechanism hold? Below the least of 20 windows' turning step sizes, 2 sum
-    <g, x - z> / sum ||g||^2; it costs eta over that times the rounds, if rounds go like 1/eta. The largest
-    rung's runs, one by one; none if an aim is negative.
+    <g, x - z> / sum ||g||^2; it costs eta over that times the rounds, if rounds go like 1/eta. Of the largest
+    rung's runs; none if an aim is negative.
 Plateau: a phase of its own if the middle halves of the windows' aims, or those of their noises, do not
     overlap between plateau and fall. Yes, no, in part as above; a phase needs four windows.
 Tail: the phase of near constant phi_total if the windows' 90% quantile is at most 1.5 times their 10%
@@ -30,7 +30,7 @@ import numpy as np
 
 from figures.analysis.deep_runs import column
 from figures.analysis.energy import Balance, balances
-from figures.analysis.energy_phases import PHASES, apart, largest_rung, spread
+from figures.analysis.energy_phases import PHASES, Phased, apart, largest_rung, spread
 from figures.analysis.ladder import Run, Rung
 
 PAPER_STEP, NEAR_CONSTANT, FACTOR = 0.075, 1.5, 2.0
@@ -48,12 +48,13 @@ class Reading:
 
 def readings(runs: Sequence[Run]) -> list[Reading]:
     """The six questions, each answered from the runs there are."""
-    plain = [balance for balance in balances(runs) if balance.run.is_plain]
+    found = balances(runs)
+    largest = largest_rung(found)
     return [
-        _away(plain),
-        _step(plain),
-        _plateau(plain),
-        _tail(plain),
+        _away([balance for balance in found if balance.run.is_plain]),
+        _step(largest),
+        _plateau(largest),
+        _tail(largest),
         _bend(runs),
         _extrapolation(runs),
     ]
@@ -93,32 +94,32 @@ def _away(plain: Sequence[Balance]) -> Reading:
     return Reading(question, _list(parts), _together(answers))
 
 
-def _step(plain: Sequence[Balance]) -> Reading:
-    runs = largest_rung(plain)
+def _step(runs: Sequence[Phased]) -> Reading:
     question = "With which step would T1's mechanism hold, and at what cost in rounds?"
     if not runs:
         return Reading(question, "-", NOT_MEASURED)
-    positive = [one for one in runs if one.turning_step_size > 0]
+    turning = [(one.balance, one.turning_step_size) for one in runs]
+    positive = [(balance, step) for balance, step in turning if step > 0]
     parts = []
     if positive:
-        steps = [one.turning_step_size for one in positive]
-        costs = [one.balance.windows.step_size / one.turning_step_size for one in positive]
+        steps = [step for _, step in positive]
+        costs = [balance.windows.step_size / step for balance, step in positive]
         parts.append(
             f"below {_range(steps, '.3g')}, {_range(costs, '.1f')} times the rounds "
             f"({len(positive)} of {len(runs)} runs)"
         )
     parts += [
-        f"{_name(one.balance.run)}: none, gradients of a window point away from the end"
-        for one in runs
-        if one.turning_step_size <= 0
+        f"{_name(balance.run)}: none, gradients of a window point away from the end"
+        for balance, step in turning
+        if step <= 0
     ]
-    least = min(one.turning_step_size for one in runs)
+    least = min(step for _, step in turning)
     return Reading(question, _list(parts), f"below {least:.2g}" if least > 0 else "with none")
 
 
-def _plateau(plain: Sequence[Balance]) -> Reading:
+def _plateau(runs: Sequence[Phased]) -> Reading:
     answers, medians = [], []
-    for one in largest_rung(plain):
+    for one in runs:
         w = one.balance.windows
         aim, noise = ([one.of(x, phase) for phase in PHASES[:2]] for x in (w.aim, w.noise))
         if not all(map(len, aim)):
@@ -136,9 +137,9 @@ def _plateau(plain: Sequence[Balance]) -> Reading:
     return Reading(question, _list(parts), _together(answers))
 
 
-def _tail(plain: Sequence[Balance]) -> Reading:
+def _tail(runs: Sequence[Phased]) -> Reading:
     answers, spreads = [], []
-    for one in largest_rung(plain):
+    for one in runs:
         fall, tail = (one.of(one.balance.windows.phi_total, phase) for phase in PHASES[1:])
         if not len(fall) or not len(tail):
             continue

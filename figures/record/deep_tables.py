@@ -104,7 +104,7 @@ def deep_phases(sources: Sources) -> Table:
     rows = []
     for regime, by_k in runs.items():
         table = [(k, _stages(run, levels)) for k, run in by_k.items()]
-        rows += [(regime, str(k), *(_count(n) for n in stages)) for k, stages in table]
+        rows += [(regime, str(k), *(value_text(n, ",") for n in stages)) for k, stages in table]
         orders = []
         for stage in range(len(levels) + 1):
             points = [(k, n) for k, stages in table if (n := stages[stage])]
@@ -129,10 +129,6 @@ def _stages(run: dict[str, Any], levels: Sequence[float]) -> list[int | None]:
     found = [rounds_below(run, level) for level in levels]
     first, last = found[0], found[-1]
     return [*found, None if first is None or last is None else last - first]
-
-
-def _count(rounds: int | None) -> str:
-    return "-" if rounds is None else f"{rounds:,}"
 
 
 def deep_fixed(sources: Sources) -> Table:

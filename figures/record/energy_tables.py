@@ -76,7 +76,6 @@ def _numbers(whole: Windows) -> tuple[str, ...]:
 
 def energy_phases(sources: Sources) -> Table:
     """The phases of every run of the largest rung."""
-    plain = [b for b in balances(runs_with_results(sources)) if b.run.is_plain]
     return Table(
         "The energy balance by phases of the run: plateau / fall / tail",
         (
@@ -90,7 +89,7 @@ def energy_phases(sources: Sources) -> Table:
             "least turning step",
             "rounds at it",
         ),
-        [_phase_row(one) for one in largest_rung(plain)],
+        [_phase_row(one) for one in largest_rung(balances(runs_with_results(sources)))],
         "phi_hat and phi_total of each phase as a whole; aim and noise: medians of its windows; spread: their 90% "
         "over their 10% quantile. -: fewer than four windows. The least turning step is that of 20 windows; the "
         "rounds at it are a multiple of the run's, if rounds go like 1/eta.",
