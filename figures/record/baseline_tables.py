@@ -7,6 +7,7 @@ from typing import Any
 
 from figures.analysis.sources import Sources
 from figures.record.table import Table, is_finite, number_text
+from theory.verification.tables import whole
 
 BASELINES_PATH = "theory/results/baselines.json"
 BASELINES_COMMAND = f"python -m theory.baselines --json {BASELINES_PATH}"
@@ -80,7 +81,7 @@ def equal_budgets(sources: Sources) -> Table:
 
 
 def _whole(value: Any) -> str:
-    return f"{math.ceil(value - 1e-9):,}" if is_finite(value) else "-"
+    return whole(value, below=math.inf) if is_finite(value) else "-"
 
 
 def _rounds(row: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def _row(run: Run) -> tuple[str, ...]:
         f"{s['rounds']:,}",
         value_text(s["final_train_loss"], ".3g"),
         "-" if accuracy is None else f"{accuracy:.1%}",
-        f"{s['wall_seconds'] / 3600:.1f}",
+        f"{s['wall_seconds'] / 3600:.2f}",
     )
 
 
