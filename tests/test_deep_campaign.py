@@ -279,6 +279,6 @@ def test_the_committed_campaigns_can_be_read() -> None:
     files = sorted(folder.glob("*.toml"))
     assert [f.stem for f in files] == ["ladder"]
     entries = read_campaign(files[0]).entries
-    assert entries[0].run.label == "width8_to-loss_iid_K05"
+    assert entries[0].run.label == "laptop_to-loss_iid_K05"
     assert entries[-1].run.config.width == 64 and entries[-1].minutes == 60
     assert all(e.run.config.n_nodes == 20 and e.run.config.batch_size == 8 for e in entries)
