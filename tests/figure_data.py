@@ -115,6 +115,20 @@ def write_deep(root: Path) -> None:
         path.write_text(json.dumps(deep_result("iid", k, "fixed-rounds")))
 
 
+def write_ladder(root: Path) -> None:
+    """A rung of the ladder that is not complete, with a variant."""
+    folder = root / "deep" / "results" / "ladder"
+    folder.mkdir(parents=True, exist_ok=True)
+    for regime in ("iid", "one shard"):
+        for k, outer_step in ((5, 1.0), (20, 1.0), (20, "extrapolated")):
+            rounds = 4000 // k if outer_step == 1.0 else 50
+            run = ladder_result(regime, k, rounds, outer_step=outer_step)
+            name = (
+                f"width8_to-loss_{regime.replace(' ', '-')}_K{k:02d}_outer-step-{outer_step}.json"
+            )
+            (folder / name).write_text(json.dumps(run))
+
+
 def ladder_result(
     regime: str, local_steps: int, rounds: int, status: str = "reached", **config: Any
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from figure_data import (
     write_deep,
     write_energy,
+    write_ladder,
     write_outer_steps,
     write_speed,
     write_theory,
@@ -39,6 +40,7 @@ class Made:
 def make_all(root: Path) -> Made:
     """Every figure at small scale, from toy results below ``root``."""
     write_deep(root)
+    write_ladder(root)
     write_theory(root)
     write_speed(root)
     write_outer_steps(root)

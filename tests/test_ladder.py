@@ -295,7 +295,8 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     runs = [
         *(one for seed in range(3) for one in core(10_000, seed=seed)),
         run("two shards", 5, 77, "unfinished"),
-        *core(20_000, width=16),
+        # A smaller rung with more runs is not the one to be shown.
+        *(one for seed in range(5) for one in core(20_000, seed=seed, width=4)),
         run(IID, 20, 250, outer_step="extrapolated"),
         run(ONE, 20, 125, participants=10),
     ]
@@ -319,8 +320,19 @@ def test_the_ladder_shows_seeds_ratios_and_exponents(climbed: Sources) -> None:
         and waiting.get_markerfacecolor() == "none"
     )
     assert len(ratios.containers) == 2 and len(slopes.containers) == 4
+    assert "width 8" in rounds.get_title()
+
+
+def test_an_exponent_of_one_seed_is_drawn_open(tmp_path: Path) -> None:
+    runs = [*(one for seed in range(3) for one in core(10_000, seed=seed)), *core(9_000, width=16)]
+    with style.house_style():
+        *_, slopes = drawing.ladder(write(tmp_path, runs)).axes
     # Filled over seeds, open for a line through one seed's points.
-    faces = [bars[0].get_markerfacecolor() for bars in slopes.containers]
+    faces = [
+        bars[0].get_markerfacecolor()
+        for bars in slopes.containers
+        if isinstance(bars, ErrorbarContainer)
+    ]
     assert [face == "none" for face in faces] == [False, False, True, True]
 
 

@@ -15,6 +15,7 @@ from figures.drawing import (
     bounds,
     deep_curves,
     energy,
+    ladder,
     orders,
     outer_map,
     outer_steps,
@@ -89,6 +90,31 @@ FIGURES: tuple[Entry, ...] = (
         "distance averaging and progress took, and what noise gave back. The first columns are the control, "
         "convex problems on which phi_hat is at least 1 by theorem.",
         energy.energy,
+    ),
+    Entry(
+        "ladder",
+        "What K saves, over seeds and scales",
+        "Left: rounds to the target loss against K on the largest rung that is complete, with the least and "
+        "the most of the seeds. Middle: rounds with one label a node over rounds with iid nodes; above 1 "
+        "unlike nodes cost rounds. Right: the slope of log rounds in log K, rung by rung; -1 is a K-fold "
+        "saving, 0 none.",
+        ladder.ladder,
+    ),
+    Entry(
+        "ladder-variants",
+        "Plain averaging beside longer outer steps and fewer clients",
+        "Training loss against rounds at one K and seed, a panel a regime: the plain mean, and what has been "
+        "run beside it on the same rung. A curve further left needs fewer rounds.",
+        ladder.ladder_variants,
+    ),
+    Entry(
+        "ladder-assumptions",
+        "What the theory assumes, measured along the runs",
+        "Above: c, the least loss of a node over the mean loss, by which the bound for local steps (T3) "
+        "measures how alike the nodes are; 1 for equal losses. Below: P/Q, the mean of the nodes' squared "
+        "movements over the square of their mean movement: n = 20 where they are uncorrelated, 1 where "
+        "they are equal, and the outer step that the theory allows.",
+        ladder.ladder_assumptions,
     ),
     Entry(
         "bound-vs-measured",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.analysis.deep_runs import column
-from figures.analysis.ladder import LADDER, LADDER_COMMAND, Run, Rung, ladder_runs
+from figures.analysis.ladder import (
+    LADDER,
+    LADDER_COMMAND,
+    Run,
+    Rung,
+    complete_rung,
+    ladder_runs,
+)
 from figures.analysis.ladder_readings import ALIKE, exponents, heterogeneity
 from figures.analysis.sources import MissingResult, Sources
 from figures.drawing import style
@@ -27,9 +35,9 @@ def _to_loss(sources: Sources) -> list[Run]:
 
 
 def _main_rung(runs: Sequence[Run]) -> Rung:
-    """The rung with the most plain runs."""
+    """The rung of the tables, the largest that is complete; until there is one, that with the most runs."""
     plain = [run.rung for run in runs if run.is_plain]
-    return max(sorted(set(plain)), key=plain.count)
+    return complete_rung(runs, "to-loss") or max(sorted(set(plain)), key=plain.count)
 
 
 def _caption(figure: Figure, runs: Sequence[Run], more: str) -> None:
@@ -61,7 +69,7 @@ def ladder(sources: Sources) -> Figure:
         figure,
         runs,
         "Bars: least and most of the seeds (left), 95% (middle, right). Shaded: within 25%. A run that has "
-        "not reached the target enters no ratio and no fit.",
+        "not reached the target enters no ratio and no fit. Bars end at the frame.",
     )
     return figure
 
@@ -102,7 +110,8 @@ def _draw_heterogeneity(ax: Axes, runs: Sequence[Run]) -> None:
     found = [ratio for ratio in heterogeneity(runs) if ratio.mean]
     ax.axhspan(1 / ALIKE, ALIKE, color=style.OKABE_ITO["grey"], alpha=0.12, lw=0)
     ax.axhline(1.0, color=style.OKABE_ITO["grey"], lw=0.8)
-    for rung, (marker, dashes) in zip(dict.fromkeys(r.rung for r in found), _LOOKS, strict=False):
+    rungs = dict.fromkeys(r.rung for r in found)
+    for rung, (marker, dashes) in zip(rungs, itertools.cycle(_LOOKS), strict=False):
         mine = [ratio for ratio in found if ratio.rung == rung]
         means = np.array([ratio.mean for ratio in mine], float)
         ends = np.array([ratio.interval or (ratio.mean, ratio.mean) for ratio in mine], float)
@@ -117,7 +126,9 @@ def _draw_heterogeneity(ax: Axes, runs: Sequence[Run]) -> None:
         )
     ax.set(yscale="log", ylabel="rounds, one shard / iid")
     style.k_axis(ax, sorted({run.local_steps for run in runs}))
-    ax.set_ylim(min(0.5, ax.get_ylim()[0]), max(2.0, ax.get_ylim()[1]))
+    # Below the ratios there is room for a line of the legend a rung.
+    room = 0.8 ** len(rungs)
+    ax.set_ylim(room * min(0.5, ax.get_ylim()[0]), max(2.0, ax.get_ylim()[1]))
     style.decimal_axis(ax)
     if found:
         ax.legend(fontsize=5.5, loc="lower left")
@@ -144,10 +155,10 @@ def _draw_exponents(ax: Axes, runs: Sequence[Run]) -> None:
             mfc=color if e.over_seeds else "none",
             label=f"{e.regime}, {e.rung.label}",
         )
-    for level, word in ((-1.0, "K-fold saving"), (0.0, "none")):
+    for level in (-1.0, 0.0):
         ax.axhline(level, color=style.OKABE_ITO["grey"], lw=0.8, ls=":")
-        ax.annotate(word, (0.02, level), xycoords=("axes fraction", "data"), va="bottom")
-    ax.set_xticks(range(len(rungs)), [f"width {r.width},\nstep {r.step_size:g}" for r in rungs])
+    ax.set_yticks((-1.0, -0.5, 0.0), ("-1: $K$-fold", "-0.5", "0: none"))
+    ax.set_xticks(range(len(rungs)), [r.label.replace(", ", "\n") for r in rungs])
     ax.set(xlim=(-0.5, max(0.5, len(rungs) - 0.5)), ylim=(-1.4, 0.3))
     ax.set(ylabel="exponent of rounds in $K$", xlabel="rung (open: one line, not seeds)")
     if not found:
@@ -158,22 +169,21 @@ def _say_nothing(ax: Axes) -> None:
     ax.annotate("no runs for it yet", (0.5, 0.5), xycoords="axes fraction", ha="center")
 
 
-def _panel_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """By regime: the runs of one seed on the rung with the most runs."""
-    rung = _main_rung(runs)
-    chosen = [run for run in runs if run.rung == rung and run.seed == _SEED]
-    return {
-        regime: [run for run in chosen if run.regime == regime]
-        for regime in dict.fromkeys(run.regime for run in chosen)
-    }
+def _panels(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """By regime."""
+    regimes = dict.fromkeys(run.regime for run in runs)
+    return {regime: [run for run in runs if run.regime == regime] for regime in regimes}
 
 
 def ladder_variants(sources: Sources) -> Figure:
     """Loss against rounds at one K: plain averaging, outer steps, half of the nodes."""
-    runs = [run for run in _to_loss(sources) if run.local_steps == VARIANTS_K]
-    if all(run.is_plain for run in runs):
+    runs = [r for r in _to_loss(sources) if r.local_steps == VARIANTS_K and r.seed == _SEED]
+    varied = [run.rung for run in runs if not run.is_plain]
+    if not varied:
         raise MissingResult(f"{LADDER} has no variant; make it with: {LADDER_COMMAND}")
-    panels = {r: mine for r, mine in _panel_runs(runs).items() if any(not x.is_plain for x in mine)}
+    rung = max(varied)
+    found = _panels([run for run in runs if run.rung == rung])
+    panels = {r: mine for r, mine in found.items() if any(not x.is_plain for x in mine)}
     figure, axes = style.subplots(1, len(panels), width=style.TWO_COLUMNS, height=2.6, sharey=True)
     names = dict.fromkeys(run.variant for mine in panels.values() for run in mine)
     colours = dict(zip(names, ("black", "vermilion", "blue", "green", "purple"), strict=False))
@@ -187,7 +197,7 @@ def ladder_variants(sources: Sources) -> Figure:
         figure,
         [style.line_handle(v or "plain mean", color=style.OKABE_ITO[colours[v]]) for v in names],
     )
-    _caption(figure, runs, f"K = {VARIANTS_K}, seed {_SEED}, {_main_rung(runs).label}.")
+    _caption(figure, runs, f"K = {VARIANTS_K}, seed {_SEED}, {rung.label}.")
     return figure
 
 
@@ -201,8 +211,9 @@ def _draw_curve(ax: Axes, run: Run, name: str, color: object, label: str = "") -
 
 def ladder_assumptions(sources: Sources) -> Figure:
     """c = min_i f_i/f (A3) and P/Q along the runs, a column a regime."""
-    runs = [run for run in _to_loss(sources) if run.is_plain]
-    panels = _panel_runs(runs)
+    runs = [run for run in _to_loss(sources) if run.is_plain and run.seed == _SEED]
+    rung = _main_rung(runs)
+    panels = _panels([run for run in runs if run.rung == rung])
     figure, axes = style.subplots(
         2, len(panels), width=style.TWO_COLUMNS, height=3.6, sharex=True, sharey="row"
     )
@@ -211,7 +222,7 @@ def ladder_assumptions(sources: Sources) -> Figure:
             shade = style.k_color(run.local_steps)
             _draw_curve(columns[0], run, "least_loss_ratio", shade, f"K={run.local_steps}")
             _draw_curve(columns[1], run, "movement_ratio", shade, f"K={run.local_steps}")
-        columns[0].set(xscale="log", title=regime, ylim=(0, 1))
+        columns[0].set(xscale="log", xlabel="rounds $r$", title=regime, ylim=(0, 1))
         columns[1].set(yscale="log", xlabel="rounds $r$")
         columns[1].axhline(1.0, color=style.OKABE_ITO["grey"], lw=0.8, ls=":")
     axes[0, 0].set_ylabel("$c = \\min_i f_i/f$ at $\\bar{x}_r$")
@@ -221,7 +232,7 @@ def ladder_assumptions(sources: Sources) -> Figure:
     _caption(
         figure,
         runs,
-        f"Seed {_SEED}, {_main_rung(runs).label}. P: mean of the nodes' squared movements in a round, Q: "
+        f"Seed {_SEED}, {rung.label}. P: mean of the nodes' squared movements in a round, Q: "
         "square of their mean movement; P/Q = n where movements are uncorrelated, 1 where they are equal.",
     )
     return figure

@@ -100,8 +100,14 @@ STORY: tuple[Section, ...] = (
             "fits every image has no minimiser, so no theorem above covers it: this is an experiment. The "
             "rules by which it is read were written down before its results.",
         ),
-        figures=("loss-vs-rounds", "rounds-to-loss", "energy"),
-        more=("loss-fixed-rounds", "inverse-loss", "consensus-distance"),
+        figures=("loss-vs-rounds", "ladder", "ladder-variants", "energy"),
+        more=(
+            "rounds-to-loss",
+            "loss-fixed-rounds",
+            "inverse-loss",
+            "consensus-distance",
+            "ladder-assumptions",
+        ),
         tables=(
             "deep-orders",
             "deep-phases",
