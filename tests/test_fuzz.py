@@ -162,6 +162,18 @@ def test_any_options(commands: Commands, command: str, data: st.DataObject) -> N
     commands.run(command, *SMALL[command].split(), *more, seconds=120).check()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("path", ["a" * 300, "b/" * 3000], ids=["name", "path"])
+def test_a_path_that_is_too_long(commands: Commands, command: str, path: str) -> None:
+    """Every option that takes one; pathlib raises where it answers for others that can't be."""
+    # A cache that can't be kept costs time, not the run.
+    taken = (OUTPUTS | {"--data"}) - {"--cache"}
+    for name in sorted({name for name, _ in options_of(command)} & taken):
+        done = commands.run(command, *SMALL[command].split(), name, path, seconds=60)
+        done.check()
+        assert done.status == 2 and "too long" in done.err, (name, done.err)
+
+
 @FEW
 @given(
     lower=st.booleans(),

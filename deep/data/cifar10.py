@@ -124,7 +124,9 @@ def load_images(
             download_archive(archive, url, md5, progress)
         return _read_archive(archive, name or _OFFICIAL, md5, "data_batch_*.bin")
     except OSError as error:
-        raise UserError(f"cannot read the training images at {path}: {error}") from error
+        raise UserError(
+            f"cannot read the training images at {error.filename or path}: {error.strerror or error}"
+        ) from error
 
 
 def load_test_images(
@@ -152,7 +154,9 @@ def load_test_images(
             path / "test", found, name or path.resolve().name, progress, cache
         )
     except OSError as error:
-        raise UserError(f"cannot read the test images at {path}: {error}") from error
+        raise UserError(
+            f"cannot read the test images at {error.filename or path}: {error.strerror or error}"
+        ) from error
 
 
 def _archive_at(path: Path) -> Path | None:

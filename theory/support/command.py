@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -153,6 +154,12 @@ def _status(app: typer.Typer, name: str, arguments: list[str] | None, out_of_mem
         said = f"{kind} {error}" if isinstance(error, RuntimeError) else kind
         if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
             return _complain(out_of_memory)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            # Wherever the path is first looked at: pathlib answers for other paths that can't be.
+            part = os.path.basename(str(error.filename))
+            return _complain(
+                f"a path is too long, at {part[:40]}...: allowed are 255 bytes a name and 4,095 in all"
+            )
         if kind in _LOST_WORKER:
             interrupts.stop_workers()
             return _complain("a worker process was killed, as when memory runs out; fewer workers?")
