@@ -183,6 +183,9 @@ def test_a_users_theorem_is_a_claim(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["L", "--step-size", "1/eta"],
         ["L", "--step-size", "1/gammas"],
         ["L", "--lower", "--kappa", "1"],
+        *(["--lower", f"L*D*{name}"] for name in ("c", "rho", "gamma", "f0")),
+        ["--lower", "log(-R)"],
+        ["--lower", "-L*D"],
         ["--theorem", "none.py:X"],
     ],
 )

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from theory.claim.expression import Expression
 from theory.support.errors import UserError
 
+#: What a claim may speak of. The family's similarity is 0, and f(x_0) and the rest change with x*.
+NAMES = ("L", "D", "mu", "n", "m", "K", "R", "T", "eta", "beta")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LowerOutcome:
@@ -59,7 +62,16 @@ def search_lower(
     rounds: Sequence[int],
     step_factors: Sequence[float],
 ) -> LowerOutcome:
-    """The case with the least (largest f over x*) / claim, over a grid."""
+    """The case with the least (largest f over x*) / claim, over a grid.
+
+    Raises:
+        UserError: the claim speaks of what is not in NAMES, or is above 0 nowhere on the grid.
+    """
+    unknown = [name for name in claim.names if name not in NAMES]
+    if unknown:
+        raise UserError(
+            f"the claim speaks of {', '.join(unknown)}, allowed with --lower: {', '.join(NAMES)}"
+        )
     worst: LowerOutcome | None = None
     tried = 0
     for kappa in kappas:
@@ -96,6 +108,6 @@ def search_lower(
                         )
     if worst is None:
         raise UserError(
-            "the claim is 0 or less on the whole grid, allowed: a bound above 0 somewhere"
+            "the claim is 0 or less, or no number, on the whole grid, allowed: a bound above 0 somewhere"
         )
     return LowerOutcome(**{**worst.__dict__, "tried": tried})
