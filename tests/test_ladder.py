@@ -250,6 +250,19 @@ def test_tables_say_what_is_there_and_nothing_more(tmp_path: Path) -> None:
     assert ladder_tables.ladder_exponents(sources).rows == []
 
 
+def test_a_longer_step_stands_beside_the_length_of_the_weights(tmp_path: Path) -> None:
+    runs = [run(IID, 5, 100), run(IID, 5, 90, step_size=0.8), run(IID, 20, 70)]
+    runs += [run(IID, 5, 80, "unfinished", step_size=0.4), run(ONE, 5, 60, step_size=0.8)]
+    for one, length in zip(runs, (10.0, 20.0, 1.0, 1.0, 1.0), strict=True):
+        one.result["metrics"][-1]["weight_norm"] = length
+    rows = ladder_tables.ladder_steps(write(tmp_path, runs)).rows
+    # Four times the step, twice the length: the quotient is the same.
+    assert [row[3:] for row in rows] == [
+        ("0.2", "100", "10.0", "0.002"),
+        ("0.8", "90", "20.0", "0.002"),
+    ]
+
+
 def test_the_order_is_rung_plain_first_regime_k_seed(tmp_path: Path) -> None:
     runs = [
         run(ONE, 5, 1, width=16),

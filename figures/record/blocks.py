@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "deep-fixed": deep_tables.deep_fixed,
     "ladder-heterogeneity": ladder_tables.ladder_heterogeneity,
     "ladder-exponents": ladder_tables.ladder_exponents,
+    "ladder-steps": ladder_tables.ladder_steps,
     "ladder-variants": ladder_tables.ladder_variants,
     "ladder": ladder_tables.ladder,
     "energy": energy_tables.energy,

@@ -1,4 +1,4 @@
-"""Tables of the ladder of deep runs: every run, heterogeneity, exponents, variants."""
+"""Tables of the ladder of deep runs: every run, heterogeneity, exponents, step sizes, variants."""
 
 from __future__ import annotations
 
@@ -70,6 +70,39 @@ def ladder_heterogeneity(sources: Sources) -> Table:
         ],
         "Geometric mean of the seeds' ratios; Student's interval of the logarithm. A verdict needs three "
         "seeds.",
+    )
+
+
+def ladder_steps(sources: Sources) -> Table:
+    """Runs that differ in their step size alone, with the length of the weights they end with."""
+    alike: dict[tuple[object, ...], list[Run]] = {}
+    for run in ladder_runs(sources):
+        if run.rounds and run.is_plain:
+            scale = run.rung.width, run.rung.images
+            alike.setdefault((scale, run.regime, run.local_steps, run.seed), []).append(run)
+    rows = []
+    for same in alike.values():
+        for run in same if len({run.rung.step_size for run in same}) > 1 else ():
+            step, length = run.rung.step_size, run.result["metrics"][-1]["weight_norm"]
+            rows.append(
+                (
+                    f"width {run.rung.width}, {run.rung.images:,} images",
+                    run.regime,
+                    str(run.local_steps),
+                    f"{step:g}",
+                    f"{run.rounds:,}",
+                    f"{length:.1f}",
+                    f"{step / length**2:.2g}",
+                )
+            )
+    return Table(
+        "The step size, and how long the weights grow",
+        ("scale", "regime", "K", "eta", "rounds", "length of xbar", "eta/length^2"),
+        rows,
+        "Runs of one seed to the target that differ in their step size alone; length and quotient at the end. "
+        "The norms have no scale and shift, so the length of the weights before a norm does not change what "
+        "the network computes: what counts there is the quotient. Looked at after the results: a description "
+        "without a rule and without a verdict.",
     )
 
 

@@ -115,6 +115,7 @@ STORY: tuple[Section, ...] = (
             "deep-fixed",
             "ladder-heterogeneity",
             "ladder-exponents",
+            "ladder-steps",
             "ladder-variants",
             "ladder",
             "energy-questions",
