@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from figures import drawing, record
 from figures.drawing.catalogue import FIGURES
 from figures.record.blocks import TABLES
 from figures.record.page import write_report
@@ -18,6 +23,27 @@ def test_every_figure_and_table_has_one_place() -> None:
     assert sorted(figures) == sorted(entry.name for entry in FIGURES)
     assert sorted(name for section in STORY for name in section.tables) == sorted(TABLES)
     assert set(GALLERY) <= set(figures)
+
+
+def made_of_results(package: ModuleType, kind: str) -> set[str]:
+    """Public functions of the package that make a Figure or a Table from the results alone."""
+    found = set()
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for name, made in vars(module).items():
+            if inspect.isfunction(made) and made.__module__ == info.name and name[0] != "_":
+                signature = inspect.signature(made)
+                if signature.return_annotation == kind and len(signature.parameters) == 1:
+                    found.add(f"{info.name}.{name}")
+    return found
+
+
+def test_no_figure_and_no_table_is_written_and_never_shown() -> None:
+    shown = {f"{e.draw.__module__}.{e.draw.__name__}" for e in FIGURES}
+    assert made_of_results(drawing, "Figure") <= shown
+    tables = {f"{make.__module__}.{make.__name__}" for make in TABLES.values()}
+    # Every single check stands on the page, below the table of verdicts, and not in the record.
+    assert made_of_results(record, "Table") - tables == {"figures.record.theory_tables.all_checks"}
 
 
 @pytest.fixture(scope="module")
