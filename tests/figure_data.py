@@ -164,6 +164,7 @@ def ladder_result(
     }
     for row in run["metrics"]:
         row |= {"least_loss_ratio": 0.5, "movement_ratio": 10.0 if row["round"] else None}
+        row["weight_norm"] = 20.0
     return run
 
 

@@ -15,6 +15,7 @@ from matplotlib.container import ErrorbarContainer
 from scipy import stats
 
 from figures.analysis.deep_runs import command_of, load_runs
+from figures.analysis.full_scale import full_scale_runs, hours_of_experiment_1, hours_of_run
 from figures.analysis.ladder import LADDER_COMMAND, Run, complete_rung, ladder_runs
 from figures.analysis.ladder_readings import (
     Exponent,
@@ -261,6 +262,33 @@ def test_a_longer_step_stands_beside_the_length_of_the_weights(tmp_path: Path) -
         ("0.2", "100", "10.0", "0.002"),
         ("0.8", "90", "20.0", "0.002"),
     ]
+
+
+def test_a_run_of_the_paper_s_scale_says_what_the_rest_would_take(tmp_path: Path) -> None:
+    paper = {"width": 64, "subset": None, "step_size": 0.1, "target_loss": 0.0}
+    begun = run(IID, 20, 12, "unfinished", **paper)
+    begun.config["rounds"] = 20_000
+    sources = write(tmp_path, [begun, run(IID, 20, 12, width=64)])
+    # 1,000 images a second, 160 images a step: 6.25 steps a second.
+    (found,) = full_scale_runs(sources)
+    assert hours_of_run(found) == pytest.approx(20 * 20_000 / 6.25 / 3600)
+    assert hours_of_experiment_1(1000.0) == pytest.approx(3 * 38 * 20_000 / 6.25 / 3600)
+    row = claims.claims(sources).rows[-1]
+    assert row[1] == "not run: begun only"
+    assert "12 of 20,000 rounds" in row[2] and "18 hours for this run, 101 for Exp" in row[2]
+    ended = run(IID, 20, 20_000, "round_limit", **paper)
+    ended.config["rounds"] = 20_000
+    row = claims.claims(write(tmp_path / "more", [ended, begun])).rows[-1]
+    assert row[1] == "partly: 1 ended" and row[2].count("hours") == 1
+
+
+def test_a_run_of_the_paper_s_scale_counts_outside_the_ladder_too(tmp_path: Path) -> None:
+    assert claims.claims(Sources(tmp_path)).rows[-1][1:3] == ("not run", "not measured on a GPU")
+    ended = run(IID, 5, 20_000, "round_limit", width=64, subset=None, target_loss=0.0)
+    (tmp_path / "deep/results").mkdir(parents=True)
+    path = tmp_path / "deep/results/paper_fixed-rounds_iid_K05.json"
+    path.write_text(json.dumps(ended.result))
+    assert claims.claims(Sources(tmp_path)).rows[-1][1] == "partly: 1 ended"
 
 
 def test_the_order_is_rung_plain_first_regime_k_seed(tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ LADDER_RUN = {
             **RUN["metrics"][0],
             "least_loss_ratio": (int, float, NONE),
             "movement_ratio": (int, float, NONE),
+            "weight_norm": (int, float, NONE),
         }
     ],
 }
@@ -316,6 +317,7 @@ SHAPES: dict[str, Any] = {
     "theory/results/speed.json": THEORY_SPEED,
     "deep/results/speed.json": DEEP_SPEED,
     "deep/results/ladder/*.json": LADDER_RUN,
+    "deep/results/paper_*_K*.json": LADDER_RUN,
     "deep/results/*_K*.json": RUN,
 }
 

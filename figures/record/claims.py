@@ -19,6 +19,13 @@ from figures.analysis.deep_runs import (
     load_runs,
     rounds_orders,
 )
+from figures.analysis.full_scale import (
+    PAPER_COMMAND,
+    full_scale_runs,
+    hours_of_experiment_1,
+    hours_of_run,
+)
+from figures.analysis.ladder import LADDER_COMMAND, Run
 from figures.analysis.sources import MissingResult, Sources
 from figures.analysis.verification import VERIFY_COMMAND, VERIFY_PATH, load_verification
 from figures.record.table import Table, interval
@@ -39,13 +46,7 @@ def claims(sources: Sources) -> Table:
         *_deep_rate(sources),
         *_experiments(sources),
         _older_order(sources),
-        (
-            "experiments at full scale: width 64, 50,000 images, 20,000 to 1,000,000 rounds",
-            "python -m deep.reproduce --preset paper",
-            "-",
-            _full_scale(sources),
-            NOT_RUN if _full_scale(sources).startswith("not") else PARTLY,
-        ),
+        _full_scale(sources),
     ]
     return Table(
         TITLE,
@@ -264,7 +265,30 @@ def _small(runs: Runs) -> bool:
     return bool(c["subset"]) or c["width"] < 64
 
 
-def _full_scale(sources: Sources) -> str:
-    """Which runs of the paper's own scale there are."""
-    found = sorted(p.name for p in (sources.root / "deep/results").glob("paper_*.json"))
-    return f"runs: {', '.join(found)}" if found else "not measured on a GPU"
+def _full_scale(sources: Sources) -> Row:
+    """The runs of the paper's own scale, how far they came and what the rest would take."""
+    claim = "experiments at full scale: width 64, 50,000 images, 20,000 to 1,000,000 rounds"
+    runs = full_scale_runs(sources)
+    if not runs:
+        return claim, PAPER_COMMAND, "-", "not measured on a GPU", NOT_RUN
+    ended = [run for run in runs if run.summary["status"] != "unfinished"]
+    data = ", ".join(dict.fromkeys(run.config["data_name"] for run in runs))
+    campaign = any("deep.campaign" in run.result["command"] for run in runs)
+    command = LADDER_COMMAND if campaign else PAPER_COMMAND
+    verdict = f"{PARTLY}: {len(ended)} ended" if ended else f"{NOT_RUN}: begun only"
+    return claim, command, data, "; ".join(map(_how_far, runs)), verdict
+
+
+def _how_far(run: Run) -> str:
+    s, hardware = run.summary, run.result["hardware"]
+    machine = hardware.get("gpu") or f"{hardware['processor']}, {hardware['cores']} cores"
+    text = (
+        f"{run.regime}, K = {run.local_steps}: {s['rounds']:,} of {run.config['rounds']:,} rounds, training "
+        f"loss {number(s['final_train_loss'])}, {s['images_per_second']:,.0f} images/s ({machine})"
+    )
+    if s["status"] != "unfinished":
+        return text
+    return (
+        f"{text}; at that speed {hours_of_run(run):,.0f} hours for this run, "
+        f"{hours_of_experiment_1(s['images_per_second']):,.0f} for Experiment 1"
+    )
