@@ -169,6 +169,51 @@ def test_a_start_at_the_solution_is_no_failure() -> None:
     assert any("starts at x*" in c.why for c in checks)
 
 
+def test_on_every_path_too_a_bound_below_what_double_precision_resolves_is_undecided() -> None:
+    # x_0 is x* up to 1e-12 a coordinate: a thousandth of each bound is below the rounding of a loss.
+    features, one = np.eye(4).reshape(2, 2, 4), np.ones(4)
+    start = one + 1e-12 * np.array([1.0, -1.0, 1.0, -1.0])
+    problem = MarginProblem(features, np.ones((2, 2)), start=start)
+    shares = {
+        t.name: replace(
+            times(t, 1e-3),
+            path_bound=t.path_bound
+            and (lambda p, setting, run, own=t.path_bound: 1e-3 * own(p, setting, run)),
+        )
+        for t in THEOREMS
+        if t.every_path
+    }
+    checks = [verify(t, problem, rounds=200, step_size=0.5) for t in shares.values()]
+    tried = [c for c in checks if c.verdict != NOT_APPLICABLE]
+    assert len(tried) > 1 and {c.verdict for c in tried} <= {UNDECIDED, FAILED}
+    assert any("what rounding leaves" in c.why for c in tried)
+
+
+def test_a_tenth_of_a_path_s_bound_fails_at_tiny_steps_too() -> None:
+    problem = PROBLEMS["logistic"]
+    (whole,) = [t for t in THEOREMS if t.name == "T0"]
+    own = whole.path_bound
+    assert own is not None
+    tenth = replace(times(whole, 0.1), path_bound=lambda p, s, r: 0.1 * own(p, s, r))
+    for factor in (1e-6, 1e-10, 1e-12):
+        step = factor / problem.smoothness
+        assert verify(whole, problem, rounds=10, step_size=step).verdict == HOLDS
+        assert verify(tenth, problem, rounds=10, step_size=step).verdict == FAILED
+
+
+def test_samples_that_interpolate_almost_are_undecided_below_their_miss() -> None:
+    # The mean of 1 and 1 + 1e-9 is the best fit of either direction: no step ends there.
+    features = np.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    problem = MarginProblem(features, np.array([[1.0, 1 + 1e-9]] * 2))
+    assert problem.interpolation_error == pytest.approx(5e-10, rel=1e-5)
+    exact = verify(T4_GLOBAL, problem, rounds=100)
+    sampled = verify(T4_GLOBAL, problem, rounds=100, engine="numpy")
+    assert sampled.measured > 1e10 * exact.bound
+    assert exact.verdict == UNDECIDED and "interpolate almost" in exact.why
+    assert verify(T4_GLOBAL, problem, rounds=5).verdict == HOLDS
+    assert PROBLEMS["least squares"].interpolation_error == 0.0
+
+
 @pytest.mark.parametrize("gradient", ["stochastic", "full"])
 def test_exact_rates_are_decided_beyond_double_precision_within_one_round(gradient: str) -> None:
     problem = least_squares(n_nodes=2, samples_per_node=30, dimension=64, rank=2)

@@ -257,6 +257,24 @@ def test_what_double_precision_cannot_decide_is_said(angle: float, constant: str
     assert not two_nodes([[1, 0]], [[1, 0.1]]).doubts
 
 
+@pytest.mark.parametrize("dimension", [2, 5000, 20_000])
+def test_features_of_zeros_decide_nothing(dimension: int) -> None:
+    rows = np.zeros((2, 1, dimension))
+    rows[0, 0, 0] = 1.0
+    rows[1, 0, :2] = 1.0, 1.9e-12
+    problem = MarginProblem(rows, np.zeros((2, 1)), start=np.ones(dimension))
+    assert "in double precision" in problem.doubts["similarity"]
+    assert problem.similarity == 0.0
+
+
+def test_rounding_of_low_rank_samples_is_no_doubt() -> None:
+    random = np.random.default_rng(3)
+    for dimension in (30, 3000):
+        low = random.standard_normal((40, 5)) @ random.standard_normal((5, dimension))
+        problem = MarginProblem(low.reshape(2, 20, dimension), np.zeros((2, 20)))
+        assert problem.rank == 5 and not problem.doubts
+
+
 @given(size=st.floats(-9, 9).map(lambda e: 10.0**e), far=st.floats(-9, 7).map(lambda e: 10.0**e))
 def test_interpolation_does_not_depend_on_units_or_start(size: float, far: float) -> None:
     random = np.random.default_rng(4)

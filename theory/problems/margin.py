@@ -230,11 +230,26 @@ class MarginProblem:
     @cached_property
     def _allowed_miss(self) -> float:
         """What counts as interpolation: a share of the residual at x_0, and its rounding."""
+        share = INTERPOLATION_TOLERANCE * float(np.abs(self._start_residual).max())
+        return share + self._residual_rounding
+
+    @cached_property
+    def _residual_rounding(self) -> float:
+        """What rounding may leave of a residual at x_0."""
         sizes = np.abs(self.targets)
         if self.start.any():
             sizes = sizes + np.abs(self.features) @ np.abs(self.start)
-        rounding = (4 + np.sqrt(self.dimension)) * EPS * float(sizes.max())
-        return INTERPOLATION_TOLERANCE * float(np.abs(self._start_residual).max()) + rounding
+        return float((4 + np.sqrt(self.dimension)) * EPS * sizes.max())
+
+    @cached_property
+    def interpolation_error(self) -> float:
+        """How far the best fit misses a target, where that is more than rounding; else 0.
+
+        The fit itself is rounded like a residual, N terms a sample.
+        """
+        largest = float(np.abs(self._start_residual).max())
+        rounding = self._residual_rounding + (4 + np.sqrt(len(self.targets))) * EPS * largest
+        return self._miss if self._miss > 4 * rounding else 0.0
 
     @cached_property
     def solution(self) -> Array | None:

@@ -67,8 +67,10 @@ class RowSpace:
         small = _triangle(samples.T).T if wide else samples
         left, values, _ = np.linalg.svd(small, full_matrices=False)
         shares = values / values[0]
-        keep = shares > RANK_TOLERANCE
-        rounding = max(samples.shape) * EPS
+        # Errors of a factorisation add up like their squares; the worst case, in the place of the root,
+        # would count what a wide matrix of data has below 1e-12 as rounding, and no one would hear of it.
+        rounding = 4 * np.sqrt(max(samples.shape)) * EPS
+        keep = shares > max(RANK_TOLERANCE, 2 * rounding)
         unsure = shares[(shares > rounding) & ~keep]
         return cls(
             np.ascontiguousarray(left[:, keep]),

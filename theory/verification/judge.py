@@ -30,13 +30,14 @@ from theory.verification.outcome import (
     blank,
     is_linear,
     judge,
+    judge_path,
     log_rate_bound,
     rates,
     ratio,
     variant_of,
 )
 from theory.verification.ranges import NOTHING, path_range, paths_agree
-from theory.verification.resolution import resolution, start_resolution
+from theory.verification.resolution import EPS, inconsistency, resolution, start_resolution
 from theory.verification.violations import Violation
 
 Array = NDArray[np.float64]
@@ -194,12 +195,17 @@ class Judge:
 
     def _judge_exact(self, theorem: Theorem, moments: ExactMoments) -> Check:
         value, bound = float(theorem.metric.read(moments)), self._bound(theorem)
+        assert isinstance(self.problem, MarginProblem)
+        left = inconsistency(theorem.metric, self.problem)
         check = replace(
-            self._check(theorem, value, value, value, bound, "exact", UNDERFLOW),
+            self._check(theorem, value, value, value, bound, "exact", max(UNDERFLOW, left)),
             **best_and_last(theorem.metric, moments),
         )
         if not is_linear(theorem):
             return check
+        if bound < left:
+            why = f"the samples interpolate almost: below {left:.1e} the moments don't see it"
+            return replace(check, verdict=UNDECIDED, why=why)
         log_bound = math.log(self.violation.bound_factor) + log_rate_bound(
             theorem, self.claimed, self.setting
         )
@@ -254,10 +260,12 @@ class Judge:
         if theorem.path_bound is not None:
             own = [theorem.path_bound(self.claimed, self.setting, r) for r in paths.results]
             bounds = np.nan_to_num(np.concatenate(own) * self.violation.bound_factor, nan=-math.inf)
-        # Relative to the bound in expectation: a path's own may be a difference of nearly equal terms.
-        slack = ROUNDING * max(bound, 0.0) + floor
         worst = int(np.argmax(values - bounds))
         value, limit = float(values[worst]), float(bounds[worst])
+        # A path's own bound may be a difference of nearly equal terms of the size of the expected one's,
+        # rounded at every iteration.
+        differences = (8 + math.sqrt(self.setting.iterations)) * EPS
+        verdict, why = judge_path(value, limit, floor + differences * max(bound, 0.0))
         check = self._blank(theorem)
         return replace(
             check,
@@ -267,7 +275,8 @@ class Judge:
             bound=limit,
             ratio=ratio(limit, value),
             how=f"worst of {len(values)} paths" if math.isfinite(value) else "diverged",
-            verdict=HOLDS if value <= limit + slack else FAILED,
+            verdict=verdict,
+            why=why,
         )
 
     def _undecided(self, theorem: Theorem, why: str) -> Check:

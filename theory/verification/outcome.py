@@ -110,6 +110,22 @@ def judge(low: float, high: float, bound: float, floor: float) -> tuple[str, str
     return UNDECIDED, "the 95% interval holds the bound"
 
 
+def judge_path(value: float, bound: float, slack: float) -> tuple[str, str]:
+    """(verdict, why) of what was measured on a path against the path's own bound.
+
+    Args:
+        value: the left side.
+        bound: the right side.
+        slack: what rounding may have added to either.
+    """
+    allowed = bound + ROUNDING * abs(bound)
+    if not value <= allowed + slack:
+        return FAILED, ""
+    if value <= allowed and (bound >= slack or value == bound == 0):
+        return HOLDS, ""
+    return UNDECIDED, f"value and bound differ by less than {slack:.1e}, what rounding leaves here"
+
+
 # ---- linear rates --------------------------------------------------------------------------------
 
 

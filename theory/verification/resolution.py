@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.theorems import Metric
 
@@ -34,3 +35,16 @@ def resolution(metric: Metric, problem: Problem) -> float:
         return max(_DISTANCE_SHARE * problem.initial_distance, rounding) if rounding else 0.0
     factor = problem.smoothness**2 if "gradient" in metric.name else 0.5 * problem.smoothness
     return factor * rounding
+
+
+def inconsistency(metric: Metric, problem: MarginProblem) -> float:
+    """What samples that interpolate almost may leave of a metric, which the exact moments take for 0.
+
+    With a miss of m a sample's loss at x* is up to curvature m^2/2, and the iterates stay within about
+    N m^2/sigma^2 of x*, sigma the least singular value of the samples.
+    """
+    left = problem.interpolation_error**2 * len(problem.targets)
+    if "distance" in metric.name or metric.name == "consensus":
+        return left / float(problem.row_space.singular_values[-1]) ** 2
+    curvature = problem.loss.curvature
+    return curvature * left * (problem.smoothness if "gradient" in metric.name else 0.5)
