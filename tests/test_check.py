@@ -169,21 +169,21 @@ def test_a_start_at_the_solution_is_no_failure() -> None:
     assert any("starts at x*" in c.why for c in checks)
 
 
+def thousandth(theorem: Theorem) -> Theorem:
+    """The theorem with a thousandth of its bound, and of a path's own."""
+    own = theorem.path_bound
+    if own is None:
+        return times(theorem, 1e-3)
+    return replace(times(theorem, 1e-3), path_bound=lambda p, s, r: 1e-3 * own(p, s, r))
+
+
 def test_on_every_path_too_a_bound_below_what_double_precision_resolves_is_undecided() -> None:
     # x_0 is x* up to 1e-12 a coordinate: a thousandth of each bound is below the rounding of a loss.
     features, one = np.eye(4).reshape(2, 2, 4), np.ones(4)
     start = one + 1e-12 * np.array([1.0, -1.0, 1.0, -1.0])
     problem = MarginProblem(features, np.ones((2, 2)), start=start)
-    shares = {
-        t.name: replace(
-            times(t, 1e-3),
-            path_bound=t.path_bound
-            and (lambda p, setting, run, own=t.path_bound: 1e-3 * own(p, setting, run)),
-        )
-        for t in THEOREMS
-        if t.every_path
-    }
-    checks = [verify(t, problem, rounds=200, step_size=0.5) for t in shares.values()]
+    found = [thousandth(t) for t in THEOREMS if t.every_path]
+    checks = [verify(t, problem, rounds=200, step_size=0.5) for t in found]
     tried = [c for c in checks if c.verdict != NOT_APPLICABLE]
     assert len(tried) > 1 and {c.verdict for c in tried} <= {UNDECIDED, FAILED}
     assert any("what rounding leaves" in c.why for c in tried)
