@@ -86,7 +86,12 @@ def _away(plain: Sequence[Balance]) -> Reading:
         if balance.run.config["step_size"] != PAPER_STEP:
             continue
         own, total = float(balance.late.phi_hat[0]), float(balance.late.phi_total[0])
-        parts.append(f"{_name(balance.run)}: phi_hat {own:.2f}, phi_total {total:.2f}")
+        w = balance.windows
+        whole = w.joined([0, len(w)])
+        parts.append(
+            f"{_name(balance.run)}: phi_hat {own:.2f}, phi_total {total:.2f}; over the whole run "
+            f"{float(whole.phi_hat[0]):.2f} and {float(whole.phi_total[0]):.2f}"
+        )
         answers.append(own < 0 < total)
     question = (
         "At step 0.075, do own steps move away and averaging bring nearer, in the second half?"

@@ -126,5 +126,10 @@ def energy_questions(sources: Sources) -> Table:
         "What the balances answer",
         ("question", "measured", "by the rule"),
         [(r.question, r.measured, r.answer) for r in readings(runs_with_results(sources))],
-        "The rules were written before the ladder's balances were looked at; they stand above the table.",
+        "The rules were written before the ladder's balances were looked at; they stand above the table. What "
+        "they leave open: the second half of a run lies after the fall and holds little of its loss, so the "
+        "whole run stands beside it; a step is judged with the gradients of the path as they are, though a "
+        "longer step lengthens the weights and turns them less (see the table of step sizes); and where the "
+        "loss falls like 1/t, phi_total towards the run's own last model goes like log(T/t), which alone "
+        "spreads log-spaced windows about nine-fold.",
     )

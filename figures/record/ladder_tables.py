@@ -37,8 +37,8 @@ def ladder(sources: Sources) -> Table:
         ),
         [_row(run) for run in ladder_runs(sources)],
         "Reached: below the target loss 1e-4; unfinished: out of time, with the loss it had reached. Test "
-        "accuracy of the averaged model at the end, where there is a test set. Hours of two cores that "
-        "other work shared.",
+        "accuracy of the averaged model at the end, where there is a test set. Hours on the clock, of one or "
+        "two cores that other work shared.",
     )
 
 
@@ -141,8 +141,9 @@ def ladder_exponents(sources: Sources) -> Table:
         "The exponent of rounds in K",
         ("rung", "regime", "K", "seeds", "slope", "95%", "reading", "against the rung below"),
         rows,
-        "-1 is a K-fold saving, 0 none. With three seeds the interval is over their slopes; with fewer it is "
-        "that of the line through the points, and says nothing about seeds.",
+        "-1 is a K-fold saving, 0 none. Where three seeds have the same three K the interval is over their "
+        "slopes; else it is that of the line through all points, and says nothing about seeds. The claims' "
+        "slopes are of seed 0 alone.",
     )
 
 
