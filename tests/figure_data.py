@@ -227,6 +227,9 @@ def write_theory(root: Path) -> None:
         "outer_steps": [asdict(r) for p, eps in shared for r in against_outer_step(p, eps)],
     }
     write_json(root / "theory/results/verify_rates.json", record)
+    claim = {"name": "half", "says": "half of T2", "source": "here", "verdict": "REFUTED"}
+    book = {**provenance(), "claims": [{**claim, "by": "2 times, I0"}]}
+    write_json(root / "theory/results/claims.json", book)
     folder = "theory/results/certificates"
     for source in sorted((ROOT / folder).glob("*.jsonl")):
         write_text(root / folder / source.name, "".join(source.open().readlines()[:3]))

@@ -23,6 +23,7 @@ from figures.analysis.worst_cases import WORST_CASE_PATH
 from figures.record import blocks as record
 from figures.record import claims, speed_table
 from figures.record.table import Table
+from theory.claim.book import read_book
 
 RECORD = ROOT / "paper_repro.md"
 README = ROOT / "README.md"
@@ -421,3 +422,9 @@ def test_cells_survive_markdown_and_html() -> None:
     assert "A &amp; B" in page and "x &lt; y" in page and "&lt; *1*" in page
     assert '<td class=number data-head="b">-1.50 [-1.70, -1.30]</td>' in page
     assert f"<code>{command}</code>" in page
+
+
+def test_the_book_on_the_page_is_the_book_under_test() -> None:
+    told = {name: verdict for name, _, _, verdict, _ in block("book")}
+    assert told == {entry.name: entry.came_out for entry in read_book()}
+    assert "REFUTED" in told.values()

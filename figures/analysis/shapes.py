@@ -307,6 +307,10 @@ BASELINES = {
         }
     ],
 }
+BOOK = {
+    **_ORIGIN,
+    "claims": [dict.fromkeys(("name", "says", "source", "verdict", "by"), TEXT)],
+}
 #: Path, as a pattern -> shape.
 SHAPES: dict[str, Any] = {
     "theory/results/verify_rates.json": VERIFICATION,
@@ -315,6 +319,7 @@ SHAPES: dict[str, Any] = {
     "theory/results/baselines.json": BASELINES,
     "theory/results/energy.json": ENERGY,
     "theory/results/speed.json": THEORY_SPEED,
+    "theory/results/claims.json": BOOK,
     "deep/results/speed.json": DEEP_SPEED,
     "deep/results/ladder/*.json": LADDER_RUN,
     "deep/results/paper_*_K*.json": LADDER_RUN,

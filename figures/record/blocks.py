@@ -17,6 +17,7 @@ from figures.analysis.places import ROOT
 from figures.analysis.sources import MissingResult, Sources
 from figures.record import (
     baseline_tables,
+    book_table,
     deep_tables,
     energy_tables,
     ladder_tables,
@@ -61,6 +62,7 @@ TABLES: dict[str, Callable[[Sources], Table]] = {
     "worst-cases": worst_case_tables.worst_cases,
     "outer-steps": worst_case_tables.outer_steps,
     "certificates": worst_case_tables.certificates,
+    "book": book_table.book,
     "speed": speed_table.speed,
     "files": sources_table.files,
 }

@@ -63,6 +63,18 @@ STORY: tuple[Section, ...] = (
         tables=("communication",),
     ),
     Section(
+        heading="Does a network behave as if it were convex?",
+        text=(
+            "A network has no convexity, but every run has an energy balance: what the nodes' own steps and "
+            "their averaging do to the squared distance to the model at which the run ends. Where phi_hat, "
+            "the part of the steps, is 1 or more, training is as good as convex towards its end; below 0 the "
+            "steps lead away from it, and it is the averaging that converges. The first columns are the "
+            "control, convex problems; the others a ResNet18 on twenty nodes (see below).",
+        ),
+        figures=("energy",),
+        tables=("energy-questions", "energy-phases", "energy"),
+    ),
+    Section(
         heading="FedAvg as it is run, and its rivals",
         text=(
             "Nobody takes a plain mean of all nodes. Drawing a few clients a round costs nothing in any "
@@ -78,6 +90,15 @@ STORY: tuple[Section, ...] = (
         ),
         figures=("outer-steps", "outer-map", "bend-participants", "baselines"),
         tables=("rounds-to-eps", "equal-budgets", "clients", "server-steps", "outer-steps"),
+    ),
+    Section(
+        heading="Claims that were tried, and those that broke",
+        text=(
+            "A claim is a formula with a class of problems. Known instances, exact worst cases and an "
+            "adversary try to break it; what breaks comes with the problem that does it. "
+            "python -m theory.claim takes any formula.",
+        ),
+        tables=("book",),
     ),
     Section(
         heading="Do the bounds hold, and how much of them is real?",
@@ -100,7 +121,7 @@ STORY: tuple[Section, ...] = (
             "fits every image has no minimiser, so no theorem above covers it: this is an experiment. The "
             "rules by which it is read were written down before its results.",
         ),
-        figures=("loss-vs-rounds", "ladder", "ladder-variants", "energy"),
+        figures=("loss-vs-rounds", "ladder", "ladder-variants"),
         more=(
             "rounds-to-loss",
             "loss-fixed-rounds",
@@ -118,9 +139,6 @@ STORY: tuple[Section, ...] = (
             "ladder-steps",
             "ladder-variants",
             "ladder",
-            "energy-questions",
-            "energy-phases",
-            "energy",
             "set-up",
             "deviations",
         ),

@@ -286,7 +286,8 @@ def _run_book(console: Console, seconds: float, seed: int, json_file: Path | Non
             progress.update(done, len(entries), entry.name)
             verdict, reason = run_entry(entry, seconds, seed)
             table.add_row(entry.name, verdict, reason)
-            rows.append({"name": entry.name, "verdict": verdict, "by": reason})
+            told = {"name": entry.name, "says": entry.says, "source": entry.source}
+            rows.append({**told, "verdict": verdict, "by": reason})
             if verdict != entry.came_out:
                 surprises.append(f"{entry.name} came out {verdict}, the book says {entry.came_out}")
     console.print(table)
