@@ -23,7 +23,7 @@ energy = false            # of this run not
 
 from __future__ import annotations
 
-import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ from typing import Any
 
 from deep.plan import EXPERIMENTS, PRESETS, Planned, Preset, check_kinds, plan
 from theory.support.errors import UserError
+
+#: Of a campaign's file; a queue of thousands of runs has less.
+_MOST_BYTES = 1_000_000
+_MOST_MINUTES = 1e9
+#: Of a preset; it begins the name of a run's folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,13 @@ class Campaign:
 def read_campaign(path: Path) -> Campaign:
     """The campaign in a file. Raises `UserError`, which names the place, for whatever is not allowed."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = tomllib.loads(file.read(_MOST_BYTES + 1)[:_MOST_BYTES].decode())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # Of tomllib's own kind, or of numbers and nesting that are too long for Python.
+        raise UserError(f"{path} is not TOML of at most {_MOST_BYTES:,} bytes: {error}") from error
     try:
         return _campaign(content)
     except UserError as error:
@@ -93,6 +101,10 @@ def _campaign(content: dict[str, Any]) -> Campaign:
 
 def _preset(name: str, table: Any) -> Preset:
     where = f"preset.{name}"
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"a preset is called {name!r}, allowed: up to 64 letters, digits and . _ - in a name"
+        )
     if name in PRESETS:
         raise UserError(f"{where} is a preset already, allowed: a name of its own")
     if not isinstance(table, dict):
@@ -127,9 +139,9 @@ def _entries(table: Any, presets: dict[str, Preset], energy: bool) -> list[Entry
     if minutes is not None and (
         isinstance(minutes, bool)
         or not isinstance(minutes, int | float)
-        or not (math.isfinite(minutes) and minutes > 0)
+        or not 0 < minutes <= _MOST_MINUTES
     ):
-        raise UserError(f"minutes is {minutes!r}, allowed: a number above 0")
+        raise UserError(f"minutes is {minutes!r}, allowed: a number above 0, to 1e9")
     preset, experiment = table.get("preset", "paper"), table.get("experiment", "to-loss")
     if not isinstance(preset, str) or not isinstance(experiment, str):
         raise UserError("preset and experiment are texts, one of each in a run")

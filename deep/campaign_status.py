@@ -11,6 +11,9 @@ from deep.run_folder import in_use, read_metrics, read_summary
 from deep.schedule import rounds_to_go
 from theory.support.progress import duration
 
+#: Columns that leave the runs' names some width.
+_NARROWEST = 72
+
 
 def status_table(campaign: Campaign, runs_folder: Path, width: int = 80) -> Table:
     """Run, state, rounds, loss, images a second and estimated time left, in the queue's order.
@@ -20,7 +23,11 @@ def status_table(campaign: Campaign, runs_folder: Path, width: int = 80) -> Tabl
     """
     rows = [(entry.run.label, *_row(entry, runs_folder)) for entry in campaign.entries]
     ended = sum(row[1] not in ("queued", "running", "unfinished") for row in rows)
-    table = Table(title=f"{ended} of {len(rows)} runs have ended", width=width, padding=(0, 1))
+    table = Table(
+        title=f"{ended} of {len(rows)} runs have ended",
+        width=max(width, _NARROWEST),
+        padding=(0, 1),
+    )
     table.add_column("run", overflow="fold", ratio=1, min_width=16)
     table.add_column("state", no_wrap=True)
     for heading in ("rounds", "loss", "images/s", "left"):

@@ -70,6 +70,8 @@ def energy(
     """
     whole("--rows", rows, 1)
     check_outputs({"--result": result}, {"RUN": run if run.is_file() else None})
+    if result is not None and run.resolve() in result.resolve().parents:
+        raise UserError(f"--result is {result}, allowed: a place outside the run folder")
     if run.is_dir():
         config, summary = _ended(run)
         if read_balance(run) is None:
@@ -87,9 +89,8 @@ def energy(
     else:
         if result is not None or data is not None:
             raise UserError(f"{run} is a file, allowed with --data and --result: a run folder")
-        content = _read(run)
-        config, summary = Config(**content["config"]), content["summary"]
-        balance, metrics, name = content.get("energy"), content["metrics"], run.stem
+        config, summary, metrics, balance = _read(run)
+        name = run.stem
     if balance is None:
         raise UserError(f"{run} holds no energy balance: give its run folder, or it diverged")
     windows = from_rows(config.step_size, balance["windows"])
@@ -121,16 +122,22 @@ def measured(windows: Windows, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(
+    path: Path,
+) -> tuple[Config, dict[str, Any], list[dict[str, Any]], dict[str, Any] | None]:
+    """Configuration, summary, metrics and balance of a result file, tried out as far as they are used."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if {"config", "summary", "metrics"} <= content.keys():
-            return content
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config, summary = Config(**content["config"]), dict(content["summary"])
+        metrics, balance = list(content["metrics"]), content.get("energy")
+        if balance is not None:
+            _ = f"{summary['rounds']:,} {summary['final_train_loss']:.2e}"
+            measured(from_rows(config.step_size, balance["windows"]).at_most(1), metrics)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, AttributeError):
-        pass
-    raise UserError(f"{path} is no result file of deep.reproduce")
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no result file of deep.reproduce") from error
+    return config, summary, metrics, balance
 
 
 def _ended(folder: Path) -> tuple[Config, dict[str, Any]]:

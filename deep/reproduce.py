@@ -42,6 +42,8 @@ CACHE_HELP = (
 )
 
 app = cli.make_app()
+#: More than any processor has; PyTorch dies of a million.
+MOST_THREADS = 1024
 
 
 def outer_step(text: str | None) -> float | str | None:
@@ -294,7 +296,7 @@ def make_machine(
 ) -> Machine:
     """The device and processes of this call, with PyTorch's threads set; `UserError` when not there."""
     if threads is not None:
-        whole("--threads", threads, 1)
+        whole("--threads", threads, 1, MOST_THREADS)
     place = find_device(device)
     if place.type == "cpu" and (threads is not None or local_processes() > 1):
         threads = threads or max(1, available_cores() // local_processes())

@@ -21,6 +21,10 @@ from deep.schedule import Row
 from theory.support.errors import UserError
 
 LOCK = "lock"
+#: What is read of every row and summary; one without it is damaged.
+_ROW = {"round", "iteration", "train_loss", "wall_seconds", "images_per_second"}
+_SUMMARY = {"status", "rounds", "iterations", "final_train_loss", "wall_seconds"}
+_SUMMARY |= {"images_per_second", "evaluation_share"}
 
 
 @contextmanager
@@ -96,8 +100,11 @@ def read_metrics(folder: Path) -> list[Row]:
     rows: list[Row] = []
     try:
         for line in (folder / "metrics.jsonl").read_text().splitlines():
-            rows.append(json.loads(line))
-    except (OSError, ValueError):
+            row = json.loads(line)
+            if not isinstance(row, dict) or not row.keys() >= _ROW:
+                break
+            rows.append(row)
+    except (OSError, ValueError, RecursionError):
         pass
     return rows
 
@@ -105,9 +112,9 @@ def read_metrics(folder: Path) -> list[Row]:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary that the folder's last call left, if it did."""
     try:
-        found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        return found if "status" in found else None
-    except (OSError, ValueError, TypeError):
+        found = json.loads((folder / "summary.json").read_text())
+        return found if isinstance(found, dict) and found.keys() >= _SUMMARY else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -55,7 +55,7 @@ def main(
     "record" writes the tables of paper_repro.md and README.md from the result files; "gallery" makes
     the README's pictures. Page, record and pictures are rewritten only where what they show changed.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=cli.console().width)
     if list_names:
         width = max(len(entry.name) for entry in FIGURES) + 2
         for entry in FIGURES:

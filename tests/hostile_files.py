@@ -21,6 +21,16 @@ def write_hostile_files(top: Path) -> None:
     (top / "directory").mkdir()
     (top / "locked.json").write_text("{}")
     (top / "locked.json").chmod(0o444)
+    (top / "mine.py").write_text("from theory.theorems import T2 as MINE\n")
+    for name, start, end in (
+        ("minutes", "small", f"minutes = 1{400 * '0'}"),
+        ("digits", "small", f"rounds = {5000 * '9'}"),
+        ("nested", "small", f"energy = {5000 * '['}"),
+        ("nul", "a\\u0000b", ""),
+        ("escaped", "../../escaped", ""),
+    ):
+        preset = f'[preset."{start}"]\nwidth = 2\nrounds = 2\nstep-size = 0.1\nlocal-steps = 1\n'
+        (top / f"{name}.toml").write_text(f'{preset}[[run]]\npreset = "{start}"\n{end}\n')
     (top / "campaign.toml").write_text("data-name = 'x'\n[[run]]\npreset = 'smoke'\nrounds = 1.5\n")
 
 

@@ -24,6 +24,7 @@ from deep.checkpoint import (
     set_aside_damaged,
     write_atomically,
 )
+from deep.run_folder import read_metrics, read_summary, seconds_spent
 from theory.support.errors import UserError
 
 IDENTITY = asdict(make_config())
@@ -143,6 +144,23 @@ def test_a_damaged_config_file_is_refused_before_training(tmp_path: Path, conten
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json is damaged: restore it, or remove"):
         load_checkpoint(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("content", ['"status"', '{"status": "reached"}', "5", "[" * 100_000, "{"])
+def test_a_damaged_summary_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_text(content)
+    assert read_summary(tmp_path) is None
+    assert seconds_spent(tmp_path) == 0.0
+
+
+@pytest.mark.parametrize("line", ["5", "{}", '{"round": 1}', "[" * 100_000, "{"])
+def test_metrics_are_read_up_to_a_damaged_row(tmp_path: Path, line: str) -> None:
+    row = dict.fromkeys(
+        ("round", "iteration", "train_loss", "wall_seconds", "images_per_second"), 1
+    )
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(row)}\n{line}\n{json.dumps(row)}\n")
+    assert read_metrics(tmp_path) == [row]
+    assert seconds_spent(tmp_path) == 1
 
 
 def test_the_end_and_the_name_of_the_data_may_change(folder: Path) -> None:

@@ -127,6 +127,22 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*DEEP, "--data", "foreign"], "\\xff\\xfe.png"),
     (["campaign", "campaign.toml"], "rounds"),
     (["campaign", "directory"], "directory"),
+    (["campaign", "minutes.toml"], "allowed: a number above 0, to 1e9"),
+    (["campaign", "digits.toml"], "digits.toml is not TOML"),
+    (["campaign", "nested.toml"], "nested.toml is not TOML"),
+    (["campaign", "nul.toml"], "allowed: up to 64 letters"),
+    (["campaign", "escaped.toml", "--status"], "a preset is called '../../escaped'"),
+    (["campaign", "/dev/zero"], "/dev/zero is not TOML"),
+    # One's own code is an input, which no output replaces.
+    ([*I0, "--theorem", "mine.py:MINE", "--json", "mine.py"], "are both mine.py"),
+    (["claim", "--theorem", "mine.py:MINE", "--json", "mine.py"], "are both mine.py"),
+    (
+        ["claim", "L*D/9/R", "--out", "co", "--json", "co/counterexample.py"],
+        "are both co/counterexample.py",
+    ),
+    # More than any machine has.
+    ([*DEEP, "--threads", "1000000"], "--threads is 1000000, allowed: integers from 1 to 1024"),
+    ([*WORST, "-n", "30000"], "--nodes is 30000, allowed: integers from 2 to 1000"),
 ]
 
 

@@ -116,7 +116,20 @@ def test_bad_input_is_one_line(
     content = json.loads(runs.result.read_text())
     del content["energy"]
     (tmp_path / "old.json").write_text(json.dumps(content))
-    for arguments, message in (
+    good = json.loads(runs.result.read_text())
+    for name, change in (
+        ("none", {"config": {}}),
+        ("windows", {"energy": {**good["energy"], "windows": []}}),
+        ("summary", {"summary": {}}),
+        ("metrics", {"metrics": 5}),
+    ):
+        (tmp_path / f"bad-{name}.json").write_text(json.dumps({**good, **change}))
+    (tmp_path / "bad-nested.json").write_text("[" * 100_000)
+    cases: list[tuple[list[object], str]] = [
+        ([path], "is no result file") for path in sorted(tmp_path.glob("bad-*.json"))
+    ]
+    cases += [
+        ([runs.recorded, "--result", runs.recorded / "checkpoint.bin"], "outside the run folder"),
         ([unfinished], "has not ended"),
         ([diverged], "diverged: there is no solution"),
         ([tmp_path / "empty"], "is no run folder"),
@@ -127,7 +140,8 @@ def test_bad_input_is_one_line(
         ([runs.recorded, "--rows", 0], "--rows is 0"),
         ([runs.plain, "--data", runs.other, "--quiet"], "allowed: the images of the run"),
         ([runs.plain, "--data", tmp_path / "none", "--quiet"], "none"),
-    ):
+    ]
+    for arguments, message in cases:
         assert energy.main([str(word) for word in arguments]) == 2, message
         output = capsys.readouterr()
         assert output.err.count("\n") == 1 and message in output.err

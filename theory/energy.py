@@ -81,7 +81,7 @@ def main(
     local_steps: Annotated[
         Words, typer.Option("--local-steps", "-K", help="K, local steps a round; default: 1,5,20.")
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", "-R", help="R; T = K R.")] = 200,
+    rounds: Annotated[int | None, typer.Option("--rounds", "-R", help="R; 200, quick: 50.")] = None,
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="n.")] = 5,
     step_size: Annotated[float, typer.Option(help="eta as a multiple of 1/L.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the problems and of the paths.")] = 0,
@@ -91,7 +91,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Windows in a table, at most.")] = 8,
     details: Annotated[bool, typer.Option("--details", help="Print the windows too.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="50 rounds at most.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="50 rounds.")] = False,
     version: cli.Version = False,
 ) -> int:
     """Where the distance to the solution goes: progress, averaging, and noise against both.
@@ -106,7 +106,7 @@ def main(
     numbers.choice("reference", reference, ("solution", "end"))
     numbers.whole("rows", rows, 1)
     factor = numbers.real("step size in units of 1/L", step_size, above=0, below=2)
-    rounds = min(rounds, 50) if quick else rounds
+    rounds = (50 if quick else 200) if rounds is None else rounds
     sweep = Sweep(
         problems=tuple(names),
         heterogeneity=tuple(levels),  # type: ignore[arg-type]

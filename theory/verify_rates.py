@@ -23,6 +23,7 @@ from theory.support import command as cli
 from theory.support import numbers
 from theory.support.errors import UserError
 from theory.support.files import check_outputs, write_json, write_text
+from theory.support.loading import file_of
 from theory.support.progress import Progress
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import THEOREMS, find_theorems
@@ -156,6 +157,8 @@ def main(
     )
     sweep.check()
     inputs: dict[str, Path | None] = {f"--data {path}": Path(path) for path in sweep.data}
+    inputs |= {f"--theorem {text}": file_of(text) for text in sweep.theorems}
+    inputs |= {"--variant": file_of(variant), "--loss": file_of(loss)}
     check_outputs({"--json": json, "--csv": csv}, inputs)
     console = cli.console()
     for path in sweep.data:

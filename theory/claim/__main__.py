@@ -33,12 +33,14 @@ from theory.support import command as cli
 from theory.support import numbers
 from theory.support.errors import UserError
 from theory.support.files import check_folder, check_outputs, write_json, write_text
-from theory.support.loading import load_object
+from theory.support.loading import file_of, load_object
 from theory.support.progress import Progress
 from theory.support.provenance import provenance
 from theory.theorems.base import Theorem
 
 app = cli.make_app()
+#: What is written into --out: the problem, a script that shows it, a picture.
+COUNTEREXAMPLE = ("counterexample.npz", "counterexample.py", "counterexample.png")
 
 
 @app.command()
@@ -87,7 +89,8 @@ def main(
     The claim is "metric <= formula" for every problem of the class, at every K, R and step size of the
     grid. A formula is arithmetic: + - * / ^ ( ) sqrt log exp min max.
     """
-    check_outputs({"--json": json_file} if json_file else {})
+    inputs = {f"--out {name}": out / name for name in COUNTEREXAMPLE} if out is not None else {}
+    check_outputs({"--json": json_file}, {"--theorem": file_of(theorem), **inputs})
     if out is not None:
         check_folder("--out", out)
     if sum([bool(claim), bool(theorem), book]) != 1:
@@ -242,7 +245,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
 def _keep(outcome: Outcome, folder: Path) -> list[Path]:
     found = outcome.refutation
     assert found is not None
-    data, lines, picture = (folder / f"counterexample.{kind}" for kind in ("npz", "py", "png"))
+    data, lines, picture = (folder / name for name in COUNTEREXAMPLE)
     save(found.problem, data)
     write_text(lines, python_lines(found, data) + "\n")
     draw(outcome.claim, found, picture)

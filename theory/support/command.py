@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -86,9 +87,13 @@ def console() -> Console:
     COLUMNS decides where it is set, and FORCE_COLOR and NO_COLOR about colours only.
     """
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    if terminal or os.environ.get("COLUMNS", "").isdigit():
-        return TableConsole()
-    return TableConsole(width=PIPE_WIDTH)
+    columns = os.environ.get("COLUMNS", "")
+    # Names of files and of one's own theorems may look like rich's markup: nothing is read as such.
+    if columns.isdigit() and int(columns[:6]) > 0:
+        return TableConsole(markup=False)
+    if terminal:
+        return TableConsole(markup=False, width=shutil.get_terminal_size().columns)
+    return TableConsole(markup=False, width=PIPE_WIDTH)
 
 
 def one_blas_thread() -> None:

@@ -105,7 +105,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """:func:`write_atomically` for text, UTF-8."""
-    write_atomically(path, text.encode())
+    # Names of files may hold bytes that are no UTF-8; they go out as they came in.
+    write_atomically(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -14,6 +14,12 @@ from theory.support.errors import UserError
 LOADED = "theory_file_"
 
 
+def file_of(text: str | None) -> Path | None:
+    """The Python file that ``file.py:NAME`` names; None for other texts."""
+    path, colon, _ = (text or "").rpartition(":")
+    return Path(path) if colon and Path(path).suffix == ".py" else None
+
+
 def load_object(what: str, text: str) -> Any:
     """The object NAME of a Python file, which is run.
 

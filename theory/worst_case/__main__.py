@@ -34,6 +34,8 @@ from theory.worst_case.rows import FAILED, TIME_LIMIT, Row, is_kept, run_cells
 from theory.worst_case.step_sizes import tuned_steps
 
 app = cli.make_app()
+#: The worst cases are of any n; many nodes only make the explicit problems large.
+MOST_NODES = 1000
 Numbers = list[str] | None
 QUICK = {"local_steps": ["1,2,3"], "rounds": ["1,2"], "step_size": ["0.5,1,1.5"]}
 FULL = {
@@ -113,7 +115,7 @@ def main(
         check_folder("--cache", folder)
     if outer:
         return _outer_steps(local_steps, rounds, folder, json_file)
-    counts = numbers.whole_numbers("--nodes", nodes or "2", 2)
+    counts = numbers.whole_numbers("--nodes", nodes or "2", 2, MOST_NODES)
     metrics = numbers.words("--metric", metric, CHOICES) if metric else list(CHOICES)
     numbers.real("--growth", growth, above=0, below=1)
     numbers.real("--time-limit", time_limit, above=0)
@@ -132,7 +134,7 @@ def main(
         console.print()
     if json_file is not None:
         record.write_record(json_file, found)
-        console.print(f"Wrote {json_file}")
+        console.print(f"Wrote {json_file}", markup=False)
     for line in tables.reasons([*found.rows, *found.routes]):
         console.print(line, style="bold red" if line.startswith(FAILED) else "yellow")
     verdicts = [r.verdict for r in found.rows] + [r.verdict for r in found.routes]
@@ -266,7 +268,7 @@ def _outer_steps(
     console.print(tables.finding_table(outer_findings(found)))
     if json_file is not None:
         record.write_outer_steps(json_file, found)
-        console.print(f"Wrote {json_file}")
+        console.print(f"Wrote {json_file}", markup=False)
     return cli.FAILED if any(f.agrees is False for f in outer_findings(found)) else cli.DONE
 
 
