@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worst_case_cells import make_cell
 
+from theory.support.command import run_command
 from theory.support.errors import UserError
 from theory.worst_case import certify as certify_command
 from theory.worst_case import verify
@@ -183,3 +184,34 @@ def test_every_cell_up_to_sixteen_iterations_has_a_certificate() -> None:
     found = {key for path in RECORD.glob("*.jsonl") for key in certify_command.read(path)}
     wanted = {certify_command.key(head_of(cell)) for cell in certify_command.certifiable(16)}
     assert wanted <= found
+
+
+def test_a_file_that_holds_no_certificates_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "last.jsonl").write_text('{"cell": {"metric": "last"}}\n')
+    for out, message in (("file", "is not a folder"), ("folder", "holds no certificates")):
+        arguments = ["--out", str(tmp_path / out), "--most", "1"]
+        assert run_command(certify_command.app, "certify", arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and message in error
+
+
+def test_what_is_certified_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Cell] = []
+
+    def interrupted(cell: Cell) -> dict[str, Any]:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(cell)
+        return certify(cell)
+
+    monkeypatch.setattr(certify_command, "certify", interrupted)
+    arguments = ["--out", str(tmp_path), "--most", "1"]
+    assert run_command(certify_command.app, "certify", arguments) == 130
+    kept = {name for path in tmp_path.glob("*.jsonl") for name in certify_command.read(path)}
+    assert kept == {certify_command.key(head_of(cell)) for cell in done}

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from theory.support import command
 from theory.support.errors import UserError
-from theory.support.files import write_text
+from theory.support.files import check_folder, write_text
+from theory.support.progress import Progress
 from theory.worst_case.cells import Cell, standard_grid
 from theory.worst_case.certificate import certify, head_of, width
 from theory.worst_case.constraints import SolverError
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "certificates"
-app = typer.Typer(add_completion=False)
+app = command.make_app()
 
 
 def certifiable(most: int, growth: float = 0.1) -> list[Cell]:
@@ -41,9 +40,11 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         lines = path.read_text().splitlines() if path.exists() else []
-        found = [json.loads(line) for line in lines]
-        return {key(certificate["cell"]): certificate for certificate in found}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {key(line["cell"]): line for line in map(json.loads, lines)}
+        for certificate in found.values():
+            width(certificate)
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} holds no certificates ({error}): delete it or name another --out"
         ) from None
@@ -58,36 +59,36 @@ def key(cell: dict[str, Any]) -> str:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the files, one a metric.")] = FOLDER,
     most: Annotated[int, typer.Option(help="The largest K R.", min=1, max=64)] = 16,
+    version: command.Version = False,
 ) -> None:
     """Certify the cells of the standard grid, exactly, in rational numbers."""
+    check_folder("--out", out)
     cells = certifiable(most)
     files = {metric: out / f"{metric}.jsonl" for metric in sorted({c.metric for c in cells})}
     kept = {metric: read(path) for metric, path in files.items()}
     skipped, widest, saved = 0, 0.0, time.perf_counter()
-    with Progress(
-        TextColumn("certifying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        # Time goes with about the fourth power of the number of points.
-        task = bar.add_task("cells", total=sum(c.points**4 for c in cells))
-        for cell in cells:
-            name = key(head_of(cell))
-            if name not in kept[cell.metric]:
-                try:
-                    kept[cell.metric][name] = certify(cell)
-                except SolverError as error:
-                    skipped += 1
-                    print(f"not certified, {cell}: {error}", file=sys.stderr)
-            if name in kept[cell.metric]:
-                widest = max(widest, width(kept[cell.metric][name]))
-            if time.perf_counter() - saved > 20:
-                _write(files, kept)
-                saved = time.perf_counter()
-            bar.advance(task, cell.points**4)
-    _write(files, kept)
+    # Time goes with about the fourth power of the number of points.
+    done, total = 0, sum(c.points**4 for c in cells)
+    try:
+        with Progress("certifying") as progress:
+            for cell in cells:
+                name = key(head_of(cell))
+                if name not in kept[cell.metric]:
+                    try:
+                        kept[cell.metric][name] = certify(cell)
+                    except SolverError as error:
+                        skipped += 1
+                        print(f"not certified, {cell}: {error}", file=sys.stderr)
+                if name in kept[cell.metric]:
+                    widest = max(widest, width(kept[cell.metric][name]))
+                if time.perf_counter() - saved > 20:
+                    _write(files, kept)
+                    saved = time.perf_counter()
+                done += cell.points**4
+                progress.update(done, total, str(cell))
+    finally:
+        # Ctrl-C and SIGTERM too: what is certified is kept.
+        _write(files, kept)
     count = sum(len(found) for found in kept.values())
     print(f"{count} certificates in {out}, widest enclosure {widest:.1e}; {skipped} not certified")
     if skipped:
