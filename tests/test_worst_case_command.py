@@ -98,7 +98,7 @@ def test_a_small_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
         (["-R", "two"], "--rounds is 'two', allowed: integers"),
         (["--step-size", "2"], "--step-size is 2.0, allowed: finite numbers above 0 and below 2"),
         (["--step-size", "nan"], "--step-size is nan"),
-        (["--nodes", "1"], "--nodes is 1, allowed: integers of at least 2"),
+        (["--nodes", "1"], "--nodes is 1, allowed: integers from 2 to 1000"),
         (["--metric", "median"], "--metric is 'median', allowed: last"),
         (["--growth", "1"], "--growth is 1"),
         (["--time-limit", "0"], "--time-limit is 0"),
