@@ -252,7 +252,6 @@ def reproduce(
     communicator = machine.communicator
     statuses = []
     try:
-        check_folder("--out", out)
         if results:
             check_folder("--results", results)
         check_ranks(communicator, min(run.config.n_nodes for run in planned))

@@ -115,7 +115,7 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
             ["--similarity", "2", "--regime", "mixed"],
             "--similarity is 2.0, allowed: finite numbers of at least 0 and of at most 1",
         ),
-        (["--threads", "0"], "--threads is 0, allowed: integers of at least 1"),
+        (["--threads", "0"], "--threads is 0, allowed: integers from 1 to 1024"),
         (
             ["--checkpoint-minutes", "-1"],
             "--checkpoint-minutes is -1.0, allowed: finite numbers of at least 0",

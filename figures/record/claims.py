@@ -283,8 +283,9 @@ def _how_far(run: Run) -> str:
     s, hardware = run.summary, run.result["hardware"]
     machine = hardware.get("gpu") or f"{hardware['processor']}, {hardware['cores']} cores"
     text = (
-        f"{run.regime}, K = {run.local_steps}: {s['rounds']:,} of {run.config['rounds']:,} rounds, training "
-        f"loss {number(s['final_train_loss'])}, {s['images_per_second']:,.0f} images/s ({machine})"
+        f"{run.regime}, K = {run.local_steps}: {s['rounds']:,} of {run.config['rounds']:,} rounds at the last "
+        f"evaluation, training loss {number(s['final_train_loss'])}, {s['images_per_second']:,.0f} images/s "
+        f"({machine})"
     )
     if s["status"] != "unfinished":
         return text
