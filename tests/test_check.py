@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from theory.problems.losses import MarginLoss
 from theory.problems.margin import MarginProblem
 from theory.support.verdicts import FAILED, HOLDS, NOT_APPLICABLE, UNDECIDED
 from theory.theorems import (
+    SHARPER,
     T0,
     T0_SEPARABLE,
     T1,
@@ -175,6 +177,19 @@ def thousandth(theorem: Theorem) -> Theorem:
     if own is None:
         return times(theorem, 1e-3)
     return replace(times(theorem, 1e-3), path_bound=lambda p, s, r: 1e-3 * own(p, s, r))
+
+
+@pytest.mark.parametrize("name", [t.name for t in SHARPER])
+def test_a_sharper_variant_holds_and_a_thousandth_of_it_fails(name: str) -> None:
+    (theorem,) = [t for t in SHARPER if t.name == name]
+    verdicts: dict[str, set[str]] = {"whole": set(), "thousandth": set()}
+    for problem in PROBLEMS.values():
+        for rounds, k, gradient in product((1, 12), (1, 3), ("stochastic", "full")):
+            how: dict[str, Any] = {"rounds": rounds, "local_steps": k, "gradient": gradient}
+            verdicts["whole"].add(verify(theorem, problem, seeds=8, **how).verdict)
+            verdicts["thousandth"].add(verify(thousandth(theorem), problem, seeds=8, **how).verdict)
+    assert HOLDS in verdicts["whole"] and FAILED not in verdicts["whole"]
+    assert FAILED in verdicts["thousandth"]
 
 
 def test_on_every_path_too_a_bound_below_what_double_precision_resolves_is_undecided() -> None:
