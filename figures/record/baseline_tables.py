@@ -52,7 +52,9 @@ def rounds_to_eps(sources: Sources) -> Table:
         f"{', '.join(f'{b:g}' for b in record['fixed_outer_steps'])}. In brackets 5% to 95% of the "
         "paths. SCAFFOLD sends two vectors a round. Bound: the "
         "fewest rounds that a theorem promises at step 1/L. Under interpolation there is no bias for "
-        f"SCAFFOLD to remove: its variates vanish at x*. Made by {BASELINES_COMMAND}.",
+        "SCAFFOLD to remove: its variates vanish at x*. Accelerated gradient descent is min-max optimal where "
+        "the nodes share their optima (Patel et al., COLT 2024, Theorem 11, as our notes have it). "
+        f"Made by {BASELINES_COMMAND}.",
     )
 
 
