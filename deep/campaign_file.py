@@ -63,7 +63,10 @@ def read_campaign(path: Path) -> Campaign:
     """The campaign in a file. Raises `UserError`, which names the place, for whatever is not allowed."""
     try:
         with path.open("rb") as file:
-            content = tomllib.loads(file.read(_MOST_BYTES + 1)[:_MOST_BYTES].decode())
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError("it is larger")
+        content = tomllib.loads(text.decode())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

@@ -171,23 +171,24 @@ def test_a_start_at_the_solution_is_no_failure() -> None:
     assert any("starts at x*" in c.why for c in checks)
 
 
-def thousandth(theorem: Theorem) -> Theorem:
-    """The theorem with a thousandth of its bound, and of a path's own."""
+def times_both(theorem: Theorem, share: float) -> Theorem:
+    """The theorem with a share of its bound, and of a path's own."""
     own = theorem.path_bound
     if own is None:
-        return times(theorem, 1e-3)
-    return replace(times(theorem, 1e-3), path_bound=lambda p, s, r: 1e-3 * own(p, s, r))
+        return times(theorem, share)
+    return replace(times(theorem, share), path_bound=lambda p, s, r: share * own(p, s, r))
 
 
 @pytest.mark.parametrize("name", [t.name for t in SHARPER])
 def test_a_sharper_variant_holds_and_a_thousandth_of_it_fails(name: str) -> None:
     (theorem,) = [t for t in SHARPER if t.name == name]
+    smaller = times_both(theorem, 1e-3)
     verdicts: dict[str, set[str]] = {"whole": set(), "thousandth": set()}
     for problem in PROBLEMS.values():
         for rounds, k, gradient in product((1, 12), (1, 3), ("stochastic", "full")):
             how: dict[str, Any] = {"rounds": rounds, "local_steps": k, "gradient": gradient}
             verdicts["whole"].add(verify(theorem, problem, seeds=8, **how).verdict)
-            verdicts["thousandth"].add(verify(thousandth(theorem), problem, seeds=8, **how).verdict)
+            verdicts["thousandth"].add(verify(smaller, problem, seeds=8, **how).verdict)
     assert HOLDS in verdicts["whole"] and FAILED not in verdicts["whole"]
     assert FAILED in verdicts["thousandth"]
 
@@ -197,7 +198,7 @@ def test_on_every_path_too_a_bound_below_what_double_precision_resolves_is_undec
     features, one = np.eye(4).reshape(2, 2, 4), np.ones(4)
     start = one + 1e-12 * np.array([1.0, -1.0, 1.0, -1.0])
     problem = MarginProblem(features, np.ones((2, 2)), start=start)
-    found = [thousandth(t) for t in THEOREMS if t.every_path]
+    found = [times_both(t, 1e-3) for t in THEOREMS if t.every_path]
     checks = [verify(t, problem, rounds=200, step_size=0.5) for t in found]
     tried = [c for c in checks if c.verdict != NOT_APPLICABLE]
     assert len(tried) > 1 and {c.verdict for c in tried} <= {UNDECIDED, FAILED}
@@ -207,9 +208,8 @@ def test_on_every_path_too_a_bound_below_what_double_precision_resolves_is_undec
 def test_a_tenth_of_a_path_s_bound_fails_at_tiny_steps_too() -> None:
     problem = PROBLEMS["logistic"]
     (whole,) = [t for t in THEOREMS if t.name == "T0"]
-    own = whole.path_bound
-    assert own is not None
-    tenth = replace(times(whole, 0.1), path_bound=lambda p, s, r: 0.1 * own(p, s, r))
+    assert whole.path_bound is not None
+    tenth = times_both(whole, 0.1)
     for factor in (1e-6, 1e-10, 1e-12):
         step = factor / problem.smoothness
         assert verify(whole, problem, rounds=10, step_size=step).verdict == HOLDS

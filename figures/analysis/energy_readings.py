@@ -86,8 +86,7 @@ def _away(plain: Sequence[Balance]) -> Reading:
         if balance.run.config["step_size"] != PAPER_STEP:
             continue
         own, total = float(balance.late.phi_hat[0]), float(balance.late.phi_total[0])
-        w = balance.windows
-        whole = w.joined([0, len(w)])
+        whole = balance.windows.whole()
         parts.append(
             f"{_name(balance.run)}: phi_hat {own:.2f}, phi_total {total:.2f}; over the whole run "
             f"{float(whole.phi_hat[0]):.2f} and {float(whole.phi_total[0]):.2f}"

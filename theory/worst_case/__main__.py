@@ -134,7 +134,7 @@ def main(
         console.print()
     if json_file is not None:
         record.write_record(json_file, found)
-        console.print(f"Wrote {json_file}", markup=False)
+        console.print(f"Wrote {json_file}")
     for line in tables.reasons([*found.rows, *found.routes]):
         console.print(line, style="bold red" if line.startswith(FAILED) else "yellow")
     verdicts = [r.verdict for r in found.rows] + [r.verdict for r in found.routes]
@@ -268,7 +268,7 @@ def _outer_steps(
     console.print(tables.finding_table(outer_findings(found)))
     if json_file is not None:
         record.write_outer_steps(json_file, found)
-        console.print(f"Wrote {json_file}", markup=False)
+        console.print(f"Wrote {json_file}")
     return cli.FAILED if any(f.agrees is False for f in outer_findings(found)) else cli.DONE
 
 
