@@ -14,16 +14,18 @@ import pytest
 from theory import verify_rates
 from theory.support import command as cli
 from theory.support import files
-from theory.support.verdicts import HOLDS, UNDECIDED
+from theory.support.errors import UserError
+from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
 from theory.verification.clients_and_servers import (
     against_clients,
     against_outer_step,
     families,
 )
 from theory.verification.communication import typical_communication
+from theory.verification.other_steps import STEP_FACTORS, s1_at_other_steps, t6_without_s8
 from theory.verification.report import Report, as_json, make_report
 from theory.verification.summary import median
-from theory.verification.sweep import Sweep
+from theory.verification.sweep import Sweep, make_problem
 from theory.verification.tables import number
 
 
@@ -47,6 +49,8 @@ def report() -> Report:
     for problem, eps in families(5):
         found.clients += against_clients(problem, eps)
         found.outer_steps += against_outer_step(problem, eps)
+    found.at_steps = s1_at_other_steps(sweep)
+    found.without_s8 = t6_without_s8(sweep)
     found.communication.append(typical_communication("similar", (1, 2, 5, 10, 20), eps=0.05))
     # The widest numbers: a full family of communication, and a check at the end of rounding.
     found.communication[1] = replace(
@@ -123,7 +127,7 @@ def test_the_printed_medians_are_those_of_the_file_and_of_the_readme(report: Rep
 
 
 def test_sharper_variants_are_compared_on_the_same_checks(report: Report) -> None:
-    rows = {row.variant: row for row in report.sharper}
+    rows = {row.variant: row for row in report.sharper if row.step_factor is None}
     assert rows["T2/S3"].checks > 0 and rows["T2/S3"].median > rows["T2/S3"].median_sharper >= 1
     assert rows["T6/S7"].median_sharper < rows["T6/S7"].median
     # Steps of their own, nothing to compare with, or a plain bound that uses more of the path.
@@ -133,6 +137,66 @@ def test_sharper_variants_are_compared_on_the_same_checks(report: Report) -> Non
     for row in rows.values():
         if row.checks and row.variant not in apart:
             assert row.median_sharper <= row.median * (1 + 1e-9)
+
+
+def test_s1_is_compared_at_the_steps_at_which_it_differs(report: Report) -> None:
+    rows = {(row.variant, row.step_factor): row for row in report.sharper}
+    K, R = 3, 8
+    for factor in STEP_FACTORS:
+        a = factor * (2 - factor) if factor > 1 else 1 - (1 - factor) ** (2 * K)
+        if factor <= 1:
+            a /= 1 + (1 - factor) ** (2 * K - 1)
+        # Without the code of the bounds, in units of L D: the theorem's, then S1's.
+        smallest = min(1, 2 - factor) * factor
+        plain = {"T1": 1 / (2 * smallest * K * R), "T2": 1 / (2 * smallest * R)}
+        sharp = {
+            "T1": 1 / (2 * (1 + factor * (K * R - 1)))
+            if factor <= 1
+            else (1 - (1 - factor) ** (2 * K * R)) / (2 * K * R * factor * (2 - factor)),
+            "T2": (1 - (1 - a) ** R) / (2 * R * a),
+        }
+        for theorem in ("T1", "T2"):
+            row = rows[f"{theorem}/S1", factor]
+            assert row.checks > 0
+            assert row.median_bounds == pytest.approx(sharp[theorem] / plain[theorem])
+            assert row.median_sharper / row.median == pytest.approx(row.median_bounds, rel=1e-6)
+    # At 1/L nothing is gained; at a small step much is, and local steps don't count.
+    assert rows["T1/S1", None].median_bounds == pytest.approx(1)
+    assert rows["T1/S1", 0.01].median_bounds < 0.3 and rows["T2/S1", 0.5].median_bounds < 0.6
+
+
+def test_s8_is_compared_with_t6_at_the_smoothness_of_before(report: Report) -> None:
+    row = next(row for row in report.sharper if row.variant == "T6/S8")
+    assert row.checks == len(report.without_s8) > 0
+    # The bound is proportional to L, and L is half.
+    assert row.median_bounds == pytest.approx(0.0770 / 0.1587, abs=5e-4)
+    assert row.median_sharper < row.median
+    problem = make_problem(report.sweep, "sigmoid", "iid")
+    for check in report.without_s8:
+        own = next(
+            c
+            for c in report.checks
+            if (c.theorem, c.problem, c.gradient) == ("T6", check.problem, check.gradient)
+        )
+        assert check.step_size == pytest.approx(own.step_size * row.median_bounds)
+    with pytest.raises(UserError, match="below the data's own"):
+        problem.declared(0.5 * problem.smoothness)
+    assert problem.declared(2 * problem.smoothness).smoothness == 2 * problem.smoothness
+
+
+def test_what_the_comparison_adds_is_counted_and_in_the_file(report: Report) -> None:
+    content = files.plain(as_json(report))
+    extra = [c for mine in report.at_steps.values() for c in mine] + report.without_s8
+    assert len(content["at_steps"]) + len(content["without_s8"]) == len(extra)
+    assert {c["step_factor"] for c in content["at_steps"]} == set(STEP_FACTORS)
+    alone = replace(report, at_steps={}, without_s8=[])
+    assert report.count(HOLDS) - alone.count(HOLDS) == sum(c.verdict == HOLDS for c in extra)
+    assert report.count(FAILED) == alone.count(FAILED) == 0
+    broken = {0.5: [replace(extra[0], verdict=FAILED)]}
+    assert replace(report, at_steps=broken).count(FAILED) == 1
+    # Nothing is compared that was not asked for.
+    assert s1_at_other_steps(replace(report.sweep, theorems=("T1", "T2/S1"))) == {}
+    assert t6_without_s8(replace(report.sweep, theorems=("T1",))) == []
 
 
 @pytest.mark.parametrize(

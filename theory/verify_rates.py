@@ -234,7 +234,11 @@ def show(console: Console, found: Report, seconds: float, details: bool) -> None
 def _closing(found: Report, seconds: float) -> str:
     verdicts = Counter(c.verdict for c in found.checks)
     others = found.count(HOLDS) - verdicts[HOLDS]
-    more = f" {others} instances, orders and counts of rounds hold." if others else ""
+    more = (
+        f" {others} instances, orders, counts of rounds and checks beside S1 and S8 hold."
+        if others
+        else ""
+    )
     return (
         f"{verdicts[HOLDS]} checks hold, {found.count(FAILED)} FAILED, {verdicts[UNDECIDED]} undecided, "
         f"{verdicts[NOT_APPLICABLE]:,} do not apply; {seconds:.0f} s.{more}"

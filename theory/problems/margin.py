@@ -9,6 +9,7 @@ dense factorisation of the samples, in the span in which the iterates move (:mod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -76,16 +77,26 @@ class MarginProblem:
         if loss not in LOSSES:
             # By Lemma 1 no margin gets farther from its target than twice the first ones, about.
             check_loss(loss, self.targets, 2.0 * float(np.abs(self._start_residual).max()))
-        self._declared_smoothness = smoothness
-        if smoothness is not None and not smoothness >= self.data_smoothness * (1 - 1e-12):
-            raise UserError(
-                f"smoothness {smoothness:g} is below the data's own {self.data_smoothness:g}"
-            )
+        self._declare(smoothness)
         if loss.attained and self._miss > self._allowed_miss:
             raise UserError(
                 f"no x interpolates the samples: the best fit misses a target by {self._miss:.2g}, "
                 f"allowed: {self._allowed_miss:.2g}, {INTERPOLATION_TOLERANCE:g} of the largest "
                 "residual at x_0 and rounding (A2 fails; add dimensions or remove samples)"
+            )
+
+    def declared(self, smoothness: float) -> MarginProblem:
+        """The same problem, with this L declared for it; at least its own."""
+        wider = copy.copy(self)
+        wider.__dict__.pop("_constants", None)
+        wider._declare(smoothness)
+        return wider
+
+    def _declare(self, smoothness: float | None) -> None:
+        self._declared_smoothness = smoothness
+        if smoothness is not None and not smoothness >= self.data_smoothness * (1 - 1e-12):
+            raise UserError(
+                f"smoothness {smoothness:g} is below the data's own {self.data_smoothness:g}"
             )
 
     # ---- shape -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from theory.verification.communication import (
     communication,
     typical_communication,
 )
+from theory.verification.other_steps import s1_at_other_steps, t6_without_s8
 from theory.verification.slopes import (
     UNDERCUT_READING,
     SlopeFit,
@@ -46,7 +47,10 @@ _PLACE = ("theorem", "problem", "heterogeneity", "gradient", "local_steps", "why
 
 @dataclass
 class Report:
-    """What was found; lists that a call does not ask for are empty."""
+    """What was found; what a call does not ask for is empty.
+
+    ``at_steps`` (by eta in units of 1/L) and ``without_s8`` are beside ``checks`` for the sharper variants.
+    """
 
     sweep: Sweep
     checks: list[Check]
@@ -55,6 +59,8 @@ class Report:
     communication: list[Communication] = field(default_factory=list)
     clients: list[RoundsTo] = field(default_factory=list)
     outer_steps: list[RoundsTo] = field(default_factory=list)
+    at_steps: Mapping[float, list[Check]] = field(default_factory=dict)
+    without_s8: list[Check] = field(default_factory=list)
 
     @property
     def summary(self) -> list[TheoremSummary]:
@@ -64,13 +70,14 @@ class Report:
     @property
     def sharper(self) -> list[SharperSummary]:
         """Theorems beside their sharper variants."""
-        return compare_sharper(self.checks)
+        return compare_sharper(self.checks, self.at_steps, self.without_s8)
 
     def count(self, verdict: str) -> int:
         """How many verdicts of all kinds are this one."""
         found = [c.verdict for c in self.checks] + [t.verdict for t in self.tightness]
         found += [s.verdict for s in self.slopes] + [c.fit.verdict for c in self.communication]
         found += [r.verdict for r in (*self.clients, *self.outer_steps)]
+        found += [c.verdict for mine in (*self.at_steps.values(), self.without_s8) for c in mine]
         return found.count(verdict)
 
     @property
@@ -89,7 +96,7 @@ def make_report(
     """The sweep; and, if it is about all problems and breaks nothing, what else its theorems have.
 
     That is instances, orders, and communication of the theorems chosen: rounds to accuracy against local
-    steps, clients (T7) and outer steps (T8a).
+    steps, clients (T7) and outer steps (T8a); and S1 and S8 beside what they sharpen.
 
     Args:
         sweep: what to check.
@@ -112,6 +119,9 @@ def make_report(
     found.slopes.append(power_law_order(100, 2.0))
     found.communication = communication(rounds=200 if quick else 1000)
     if not quick:
+        if not sweep.step_factors:
+            found.at_steps = s1_at_other_steps(sweep, workers=workers)
+            found.without_s8 = t6_without_s8(sweep)
         found.slopes.append(power_law_order(60, 3.0))
         found.slopes += [power_law_slope(decay) for decay in (0.5, 1.0, 2.0)]
         found.communication += [typical_communication(level) for level in LEVELS]
@@ -169,6 +179,12 @@ def as_json(found: Report) -> dict[str, Any]:
             for c in found.checks
             if c.verdict == NOT_APPLICABLE
         ],
+        "at_steps": [
+            {"step_factor": factor, **asdict(c)}
+            for factor, mine in found.at_steps.items()
+            for c in mine
+        ],
+        "without_s8": [asdict(c) for c in found.without_s8],
         "tightness": [asdict(t) for t in found.tightness],
         "slopes": [
             {**asdict(s), "verdict": s.verdict, "undercut": s.undercut} for s in found.slopes
