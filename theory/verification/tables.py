@@ -119,7 +119,7 @@ def summary_table(rows: Sequence[TheoremSummary]) -> Table:
 def sharper_table(rows: Iterable[SharperSummary]) -> Table:
     """Median bound / measured of a theorem and of its sharper variants, on the same checks."""
     table = ruled(
-        "Sharper: medians where both hold, bound / measured; and of bound over bound",
+        "Sharper: median bound / measured where both hold, and bound over bound",
         {"variant": 8, "says": 32},
         ("eta L", "checks", "before", "after", "bounds"),
         verdict=False,

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from theory.support.verdicts import OBSERVED
 from theory.worst_case.many_local_steps import LimitRow
 from theory.worst_case.outer_steps import BestPair
 from theory.worst_case.routes import Route
@@ -25,7 +26,7 @@ TITLES = {
     "C1 last": "C1: last iterate f(xbar_R)",
     "C1 best": "C1: best iterate, min over r <= R of f(xbar_r); the bound is T2's",
 }
-COLOURS = {HOLDS: "green", FAILED: "bold red"}
+COLOURS = {HOLDS: "green", FAILED: "bold red", OBSERVED: "cyan"}
 
 
 def all_tables(rows: Sequence[Row], cells: bool = True) -> list[Table]:
@@ -70,7 +71,10 @@ def _values(title: str, rows: Sequence[Row]) -> Table:
         table.add_column("", no_wrap=True)
     _columns(table, "known")
     table.add_column("", no_wrap=True)
-    _columns(table, *["sharper"] * sharper, *["bound", "ratio"] * bounded)
+    if sharper:
+        _columns(table, "sharper")
+        table.add_column("", no_wrap=True)
+    _columns(table, *["bound", "ratio"] * bounded)
     table.add_column("verdict", no_wrap=True)
     ordered = sorted(rows, key=lambda r: (r.n, r.step_size, r.rounds, r.local_steps))
     for i, r in enumerate(ordered):
@@ -80,12 +84,18 @@ def _values(title: str, rows: Sequence[Row]) -> Table:
         cells += [r.kind if r.worst_case is not None else ""] * kinds
         cells += [number(r.instance, 5), r.instance_name]
         if sharper:
-            cells.append(number(r.sharper, 5))
+            cells += [number(r.sharper, 5), r.source or ""]
         if bounded:
             cells += [number(r.bound, 5), "-" if r.ratio is None else f"{r.ratio:#.4g}"]
         last = i + 1 == len(ordered) or ordered[i + 1].step_size != r.step_size
-        table.add_row(*cells, _verdict(r.verdict), end_section=last)
+        table.add_row(*cells, _verdict(_shown(r)), end_section=last)
     return table
+
+
+def _shown(row: Row) -> str:
+    """HOLDS only beside a bound: without one a worst case was solved and simulated, and that is all."""
+    none = row.bound is None and row.sharper is None
+    return OBSERVED if none and row.verdict == HOLDS else row.verdict
 
 
 def _caption(rows: Sequence[Row]) -> str:
@@ -108,6 +118,8 @@ def _caption(rows: Sequence[Row]) -> str:
     lines.append("known: the best known instance")
     if any(r.bound is not None for r in rows):
         lines.append("ratio: bound / worst")
+    if any(_shown(r) == OBSERVED for r in rows):
+        lines.append("observed: no bound is proved")
     return "; ".join(lines)
 
 
