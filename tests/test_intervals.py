@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,82 +18,101 @@ from theory.problems.generators import (
     separable_logistic,
     sigmoid_regression,
 )
+from theory.problems.losses import SOFT_LOGISTIC
 from theory.problems.margin import MarginProblem
-from theory.simulation.local_sgd import AVERAGES, run_local_sgd
-from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
-from theory.theorems import Metric, Setting
+from theory.simulation.local_sgd import AVERAGES, LocalSGDResult, run_local_sgd
+from theory.support.verdicts import FAILED, HOLDS
+from theory.theorems import Metric, Setting, Theorem
+from theory.verification import judge as judging
+from theory.verification.check import verify
 from theory.verification.intervals import Range, confidence_interval, mean_interval
-from theory.verification.outcome import judge
 from theory.verification.ranges import NOTHING, path_range, paths_agree
 
 SMALL: dict[str, Any] = {"n_nodes": 2, "samples_per_node": 6, "dimension": 30}
-LOOKS = (8, 32, 128)
+SCHEDULE: dict[str, Any] = {"local_steps": 2, "rounds": 3}
 
 
-def logistic_run(seeds: int, metric: Metric) -> tuple[np.ndarray, Range]:
-    """Sample paths of a small realizable logistic problem, and what is known of them before."""
-    problem = realizable_logistic(rank=4, **SMALL)
-    setting = Setting(step_size=1 / problem.smoothness, local_steps=3, rounds=10)
-    run = run_local_sgd(
-        problem,
-        step_size=setting.step_size,
-        local_steps=3,
-        rounds=10,
-        seeds=seeds,
-        averages=AVERAGES,
-        record=[30],
+def few_paths() -> MarginProblem:
+    """Two nodes of two samples, logistic: so few paths that their mean can be taken over all."""
+    random = np.random.default_rng(0)
+    features = random.standard_normal((2, 2, 4))
+    features[:, 1] *= 3
+    fit = 2 * random.standard_normal(4)
+    return MarginProblem(list(features), list(features @ fit), SOFT_LOGISTIC)
+
+
+def mean_over_all_paths(problem: MarginProblem, step: float) -> float:
+    """E (1/R) sum_r f(xbar_r) of ``SCHEDULE`` by every sequence of draws, each as likely as any other."""
+    total = SCHEDULE["local_steps"] * SCHEDULE["rounds"]
+    draws = np.array(list(itertools.product(range(2), repeat=2 * total))).reshape(-1, total, 2)
+    models = np.tile(problem.start, (len(draws), 2, 1))
+    losses = np.zeros(len(draws))
+    for t in range(total):
+        if t % SCHEDULE["local_steps"] == 0:
+            models[:] = models.mean(axis=1, keepdims=True)
+            losses += problem.global_loss(models[:, 0]) / SCHEDULE["rounds"]
+        models = models - step * problem.sample_gradients(models, draws[:, t, :, None])
+    return float(losses.mean())
+
+
+def verdicts(monkeypatch: pytest.MonkeyPatch, share: float, repetitions: int) -> Counter[str]:
+    """What ``verify`` says of a user's theorem whose bound is ``share`` times the truth.
+
+    A repetition has seeds of its own; all else, the looks at more and more of them too, is as for a user.
+    """
+    problem = few_paths()
+    step = 1 / problem.smoothness
+    truth = mean_over_all_paths(problem, step)
+    theorem = Theorem(
+        name="a share of the truth",
+        title="",
+        statement="",
+        metric=Metric("sync_loss", averaged=True),
+        order=None,
+        assumptions=(),
+        formula=lambda: 0.0,
+        bound=lambda *_: share * truth,
+        default_step=lambda *_: step,
     )
-    return metric.read(run), path_range(metric, problem, setting)
+    found: Counter[str] = Counter()
+    for repetition in range(repetitions):
 
+        def elsewhere(*args: Any, seeds: Sequence[int], **options: Any) -> LocalSGDResult:
+            fresh = [10_000 * repetition + seed for seed in seeds]  # noqa: B023
+            return run_local_sgd(*args, seeds=fresh, **options)
 
-@pytest.fixture(scope="module")
-def population() -> tuple[np.ndarray, Range]:
-    """The distribution to draw from: 4,000 real paths of T2's left side, and their range."""
-    return logistic_run(4000, Metric("sync_loss", averaged=True))
-
-
-def verdicts(
-    population: tuple[np.ndarray, Range], share: float, repetitions: int, seed: int
-) -> list[str]:
-    """What growing numbers of draws say of the bound ``share`` times the truth, at the last look."""
-    values, known = population
-    bound = share * float(values.mean())
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(repetitions):
-        draws = random.choice(values, LOOKS[-1])
-        verdict = UNDECIDED
-        for look in LOOKS:
-            verdict, _ = judge(*mean_interval(draws[:look], known), bound, 0.0)
-            if verdict != UNDECIDED:
-                break
-        found.append(verdict)
+        monkeypatch.setattr(judging, "run_local_sgd", elsewhere)
+        found[verify(theorem, problem, seeds=8, engine="numpy", **SCHEDULE).verdict] += 1
     return found
 
 
 def test_a_bound_just_below_the_truth_rarely_holds_and_one_just_above_rarely_fails(
-    population: tuple[np.ndarray, Range],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    below = verdicts(population, 0.999, 120, seed=1)
-    above = verdicts(population, 1.001, 120, seed=2)
-    assert below.count(HOLDS) <= 0.05 * 120 and above.count(FAILED) <= 0.05 * 120
-    # Nor are verdicts bought by never deciding: a bound at a third or three times the truth is decided.
-    assert verdicts(population, 1 / 3, 20, seed=3).count(FAILED) == 20
-    assert verdicts(population, 5.0, 20, seed=4).count(HOLDS) == 20
+    below = verdicts(monkeypatch, 0.999, 100)
+    above = verdicts(monkeypatch, 1.001, 100)
+    assert below[HOLDS] < 0.05 * 100 and above[FAILED] < 0.05 * 100
+    # Nor are verdicts bought by never deciding: a bound at a third or five times the truth is decided.
+    assert verdicts(monkeypatch, 1 / 3, 20)[FAILED] == 20
+    assert verdicts(monkeypatch, 5.0, 20)[HOLDS] == 20
 
 
-def test_looks_at_students_interval_would_err_more_often(
-    population: tuple[np.ndarray, Range],
-) -> None:
+def test_looks_at_students_interval_would_err_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     # The rule of before: more seeds until Student's interval no longer holds the bound.
-    values, truth = population[0], float(population[0].mean())
-    random = np.random.default_rng(5)
-    wrong = 0
-    for _ in range(400):
-        draws = random.choice(values, LOOKS[-1])
-        highs = [confidence_interval(draws[:look])[2] for look in LOOKS]
-        wrong += any(high <= 0.999 * truth for high in highs)
-    assert wrong > 0.05 * 400
+    monkeypatch.setattr(judging, "mean_interval", lambda x, _: confidence_interval(x)[1:])
+    assert verdicts(monkeypatch, 0.999, 100)[HOLDS] > 0.05 * 100
+
+
+def test_the_mean_over_all_paths_is_that_of_many_runs() -> None:
+    problem = few_paths()
+    step = 1 / problem.smoothness
+    run = run_local_sgd(
+        problem, step_size=step, seeds=4000, averages=["sync_loss"], record=[6], **SCHEDULE
+    )
+    x = Metric("sync_loss", averaged=True).read(run)
+    error = 4 * x.std() / math.sqrt(len(x))
+    assert error < 0.01 * x.mean()
+    assert abs(x.mean() - mean_over_all_paths(problem, step)) < error
 
 
 @pytest.mark.parametrize("chance", [0.01, 1e-3, 1e-5])
