@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -19,11 +20,13 @@ from figures.analysis.deep_runs import RoundsOrder, Runs, describe, load_runs, r
 from figures.analysis.places import ROOT
 from figures.analysis.sources import Sources
 from figures.analysis.verification import VERIFY_PATH
-from figures.analysis.worst_cases import WORST_CASE_PATH
+from figures.analysis.worst_cases import WORST_CASE_PATH, least_bound
 from figures.record import blocks as record
-from figures.record import claims, speed_table
+from figures.record import claims, speed_table, theory_tables
 from figures.record.table import Table
+from figures.record.worst_case_tables import verdict_text, worst_case_summary
 from theory.claim.book import read_book
+from theory.support.verdicts import FAILED, HOLDS, OBSERVED
 
 RECORD = ROOT / "paper_repro.md"
 README = ROOT / "README.md"
@@ -124,6 +127,19 @@ def test_speed_ratios_are_medians_over_medians(committed: Path) -> None:
             assert float(ratio) == pytest.approx(expected, rel=6e-3)
 
 
+def test_the_speed_table_says_what_the_floor_forgets(committed: Path) -> None:
+    theory = json.loads((committed / speed_table.THEORY_PATH).read_text())
+    caption = speed_table.speed(Sources(committed)).note
+    for comparison in theory["comparisons"]:
+        margin = next(t for t in comparison["timings"] if t["method"] == "margin")
+        share = sum(margin["floor_parts"].values()) / margin["low"]
+        assert f"{share:.0%} at d = {margin['size']['dimension']:,}" in caption
+        # Of the parts only the passes over the features know d, and they count bytes alone.
+        assert set(margin["floor_parts"]) == {"rounds", "steps", "draws", "features"}
+    for page in (README, RECORD):
+        assert caption.split(". ")[-1] in page.read_text()
+
+
 def test_the_record_has_every_table_once() -> None:
     names = re.findall(r"<!-- begin ([a-z-]+) -->", RECORD.read_text())
     assert sorted(names) == sorted(record.TABLES)
@@ -190,11 +206,83 @@ def test_worst_cases_read_another_way(committed: Path) -> None:
     metrics = {"T1": "average_local", "T2": "average_sync", "be": "best", "la": "last"}
     rows = block("worst-cases")
     assert len(rows) >= 8
-    for name, k, rounds, _, exact, bound, _, verdict in rows:
-        cell = cells[metrics[name[:2]], int(k), int(rounds)]
+    for name, k, rounds, _, exact, bound, source, times, verdict in rows:
+        metric, K, R = metrics[name[:2]], int(k), int(rounds)
+        cell = cells[metric, K, R]
         assert float(exact) == pytest.approx(cell["worst_case"], abs=6e-7)
-        assert (bound == "-") == (cell["bound"] is None)
+        # The least closed form for this metric at eta = 1/L, and whose it is.
+        closed = {"T1": 1 / (2 * K * R), "T2": 1 / (2 * R), "Kim 2024": 1 / (4 * R + 2)}
+        closed |= {"S2": 1 / 8, "S3": 1 / (4 * R)}
+        one = K == 1
+        proved = {
+            "average_local": ["T1"],
+            "average_sync": ["T2"],
+            "best": ["Kim 2024"] if one else ["T2", "S2", "S3"],
+            "last": ["Kim 2024"] if one else ["S2"],
+        }[metric]
+        least = min(proved, key=lambda name: closed[name])
+        assert source == least
+        assert float(bound) == pytest.approx(closed[least], abs=6e-7)
+        assert float(times) == pytest.approx(closed[least] / cell["worst_case"], abs=6e-4)
         assert verdict == cell["verdict"]
+    assert {row[6] for row in rows} >= {"T1", "T2", "S2", "S3", "Kim 2024"}
+
+
+def test_every_limit_of_the_tightness_table_is_named_below_it(committed: Path) -> None:
+    table = theory_tables.tightness(Sources(committed))
+    named: dict[tuple[str, str], set[str]] = {}
+    for part in table.note.removeprefix("The limits are ").rstrip(".").split("; "):
+        limit, _, whose = part.partition(" for ")
+        for name, of in re.findall(r"(\w+) \(([^)]*)\)", whose):
+            for theorem in of.split(", "):
+                named.setdefault((name, theorem.partition(" at ")[0]), set()).add(limit)
+    assert len(table.rows) >= 20
+    for name, theorem, _, _, _, _, limit, _ in table.rows:
+        values = [
+            float(text.rstrip("e")) * (math.e if text.endswith("e") else 1.0)
+            for text in named[name, theorem]
+        ]
+        assert any(float(limit) == pytest.approx(value, rel=1e-4) for value in values)
+    assert set(named) == {(row[0], row[1]) for row in table.rows}
+    ones = {name for (name, _), limits in named.items() if limits == {"1"}}
+    assert ones >= {"I0", "IH", "I3", "IS", "IB"}
+
+
+def test_where_a_variant_is_worse_is_said_from_the_numbers(committed: Path) -> None:
+    rows = json.loads((committed / VERIFY_PATH).read_text())["sharper"]
+    worse = {
+        r["variant"]
+        for r in rows
+        if r["median"] is not None and r["median_sharper"] > 1.005 * r["median"]
+    }
+    said = theory_tables.looser(rows)
+    assert worse == set(re.findall(r"T\S+/S\S+", said)) == {"T1/S9", "T2/S9"}
+    assert "smaller" in said
+    better = [r for r in rows if r["variant"] not in worse]
+    assert "no variant is worse" in theory_tables.looser(better)
+    changed = {**better[0], "median": 2.0, "median_sharper": 3.0, "median_bounds": 1.5}
+    assert f"{changed['variant']} (2 to 3), with a larger bound" in theory_tables.looser([changed])
+    at = theory_tables.looser([{**changed, "step_factor": 0.5}])
+    assert f"{changed['variant']} at 0.5/L (2 to 3), on the same runs" in at
+
+
+def test_no_worst_case_holds_against_a_bound_that_is_not_there(committed: Path) -> None:
+    path = committed / WORST_CASE_PATH
+    if not path.exists():
+        return
+    record = json.loads(path.read_text())
+    none = [r for r in record["rows"] if r["bound"] is None and r["sharper"] is None]
+    assert none and {verdict_text(r) for r in none} == {OBSERVED}
+    named = [r for r in record["rows"] if r not in none]
+    assert {verdict_text(r) for r in named} == {HOLDS}
+    for row in named:
+        found = least_bound(row)
+        assert found is not None and found[1] in {"T1", "T2", "T3", "T4", "T4'", row["source"]}
+        values = [v for v in (row["bound"], row["sharper"]) if v is not None]
+        assert found[0] == pytest.approx(min(values), rel=1e-8)
+    assert verdict_text({**none[0], "verdict": FAILED}) == FAILED
+    said = worst_case_summary(record)
+    assert f"{len(none)} (last iterate, f(xbar_R)) have no proved bound" in said
 
 
 def test_certificates_read_another_way(committed: Path) -> None:

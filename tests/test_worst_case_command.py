@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -296,6 +297,21 @@ def test_tables_fit_a_terminal(rows: list[Row], width: int) -> None:
     console.print(pep_tables.pair_table([PAIR]))
     text = console.export_text()
     assert "…" not in text and max(map(len, text.splitlines())) <= width
+
+
+def test_a_table_says_holds_only_beside_a_bound_and_whose_it_is(rows: list[Row]) -> None:
+    last = [r for r in rows if r.metric == "last"]
+    console = Console(width=100, file=io.StringIO(), record=True)
+    for table in pep_tables.all_tables(last):
+        console.print(table)
+    lines = [x for x in console.export_text().splitlines() if re.match(r" *\d+ +\d+ +[\d.]+ ", x)]
+    cells = [r for r in last if r.theorem == "C1"]
+    assert any("S2" in x for x in lines) and any("Kim 2024" in x for x in lines)
+    shown = [x for x in lines if x.rstrip().endswith(("HOLDS", "observed"))]
+    assert len(shown) >= len(cells)
+    for line in shown:
+        assert line.rstrip().endswith("HOLDS") == ("S2" in line or "Kim 2024" in line), line
+    assert sum("observed" in x for x in shown) == sum(r.sharper is None for r in cells) > 0
 
 
 def test_a_pipe_gets_a_wide_console(

@@ -76,9 +76,11 @@ VERIFICATION = {
             {
                 "variant": TEXT,
                 "title": TEXT,
+                "step_factor": (int, float, NONE),
                 "checks": WHOLE,
                 "median": MAYBE,
                 "median_sharper": MAYBE,
+                "median_bounds": MAYBE,
             }
         ]
     ),
@@ -147,6 +149,7 @@ WORST_CASES = {
             "worst_case": (int, float, NONE),
             "bound": MAYBE,
             "sharper": MAYBE,
+            "source": (str, NONE),
             "kind": TEXT,
             "instance": MAYBE,
             "ratio": MAYBE,
@@ -260,7 +263,18 @@ LADDER_RUN = {
 }
 THEORY_SPEED = {
     **_ORIGIN,
-    "comparisons": [{"timings": [{"method": TEXT, "scaled": NUMBER, "size": {}}]}],
+    "comparisons": [
+        {
+            "timings": [
+                {
+                    "method": TEXT,
+                    "scaled": NUMBER,
+                    "size": {},
+                    "floor_share": (int, float, NONE),
+                }
+            ]
+        }
+    ],
 }
 DEEP_SPEED = {
     **_ORIGIN,

@@ -27,6 +27,20 @@ def solved_rows(record: dict[str, Any], metric: str) -> list[Row]:
     return [cells[key] for key in sorted(cells)]
 
 
+def least_bound(row: Row) -> tuple[float, str] | None:
+    """The least proved bound of a cell and its name; None where none is known.
+
+    T2 serves the best iterate, which is below the mean. A sharper bound that says no more than its
+    theorem does not take its name.
+    """
+    plain, sharper = row["bound"], row["sharper"]
+    if sharper is not None and (plain is None or sharper < plain * (1 - 1e-9)):
+        return sharper, row["source"]
+    if plain is None:
+        return None
+    return plain, "T2" if row["metric"] == "best" else row["theorem"]
+
+
 def against_k(rows: list[Row]) -> list[Row]:
     """The cells at eta = 1/L of one R: the largest with enough K for a curve, else with the most."""
     groups: dict[int, list[Row]] = {}

@@ -26,7 +26,26 @@ def speed(sources: Sources) -> Table:
         "Speed: times slower than ours, medians of one run",
         ("problem", "ours", "takes", "the alternatives take times as long"),
         rows,
-        f"{hardware['processor']}, {hardware['cores']} cores. {THEORY_COMMAND}; {DEEP_COMMAND}.",
+        f"{hardware['processor']}, {hardware['cores']} cores. {THEORY_COMMAND}; {DEEP_COMMAND}."
+        + _floor(theory["comparisons"]),
+    )
+
+
+def _floor(comparisons: list[dict[str, Any]]) -> str:
+    """How much of the margin engine's least time its measured floor is, and what the floor forgets."""
+    shares = [
+        f"{t['floor_share']:.0%} at d = {t['size']['dimension']:,}"
+        for comparison in comparisons
+        for t in comparison["timings"]
+        if t["method"] == "margin" and t["floor_share"] is not None
+    ]
+    if not shares:
+        return ""
+    # benchmarks/machine_floor.py beside margin_rounds.py and MarginEngine.mean_models.
+    return (
+        f" The floor measured for the margin engine is {' and '.join(shares)} of its least time: it forgets "
+        "how random words become sample numbers, the list of samples that a round touches, and, which "
+        "counts at large d, the flops of every seed's last model from the features and its writing."
     )
 
 

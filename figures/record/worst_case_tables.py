@@ -9,9 +9,15 @@ import numpy as np
 from figures.analysis.certificates import CERTIFY_COMMAND, certified
 from figures.analysis.outer_map import load_outer_steps
 from figures.analysis.sources import Sources
-from figures.analysis.worst_cases import WORST_CASE_COMMAND, WORST_CASE_PATH, against_k, solved_rows
+from figures.analysis.worst_cases import (
+    WORST_CASE_COMMAND,
+    WORST_CASE_PATH,
+    against_k,
+    least_bound,
+    solved_rows,
+)
 from figures.record.table import Table, value_text
-from theory.support.verdicts import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS, OBSERVED
 
 METRIC_NAMES = {
     "average_local": "T1, average local loss",
@@ -27,6 +33,7 @@ def worst_cases(sources: Sources) -> Table:
     rows = []
     for metric, name in METRIC_NAMES.items():
         for r in against_k(solved_rows(record, metric)):
+            bound, source = least_bound(r) or (None, "-")
             rows.append(
                 (
                     name,
@@ -34,9 +41,10 @@ def worst_cases(sources: Sources) -> Table:
                     str(r["rounds"]),
                     f"{value_text(r['instance'], '.6f')} ({r['instance_name']})",
                     value_text(r["worst_case"], ".6f"),
-                    value_text(r["bound"], ".6f"),
-                    value_text(r["ratio"], ".3f"),
-                    r["verdict"],
+                    value_text(bound, ".6f"),
+                    source,
+                    value_text(None if bound is None else bound / r["worst_case"], ".3f"),
+                    verdict_text(r),
                 )
             )
     return Table(
@@ -48,13 +56,22 @@ def worst_cases(sources: Sources) -> Table:
             "best known instance",
             "worst case",
             "bound",
+            "of",
             "bound/worst",
             "verdict",
         ),
         rows,
         "Deterministic Local SGD over all L-smooth convex f_i with a common minimiser, any n >= 2; "
-        f"values in units of L D. {worst_case_summary(record)}",
+        "values in units of L D. The bound is the least that is proved: of T1 or T2, of a sharper variant "
+        "(S1 to S3), or J. Kim's theorem on gradient descent (2024). "
+        f"{worst_case_summary(record)}",
     )
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """HOLDS only beside a bound; without one what was solved is only observed."""
+    none = row["verdict"] == HOLDS and least_bound(row) is None
+    return OBSERVED if none else str(row["verdict"])
 
 
 def worst_case_summary(record: dict[str, Any]) -> str:
@@ -66,6 +83,7 @@ def worst_case_summary(record: dict[str, Any]) -> str:
     exact = [r for r in solved if r["kind"] == "exact"]
     misses = [abs(r["attained"] - r["worst_case"]) for r in exact]
     failed = sum(r["verdict"] == FAILED for r in rows)
+    unbounded = [r for r in solved if least_bound(r) is None]
     routes = record["routes"]
     agree = sum(r["verdict"] == HOLDS for r in routes)
     text = (
@@ -73,6 +91,9 @@ def worst_case_summary(record: dict[str, Any]) -> str:
         f"simulator attains the worst case on {len(misses)} explicit problems to "
         f"{max(misses, default=np.nan):.1e}; {len(solved) - len(exact)} values (T4') are upper ones"
     )
+    if unbounded:
+        names = ", ".join(METRIC_NAMES[m] for m in dict.fromkeys(r["metric"] for r in unbounded))
+        text += f"; {len(unbounded)} ({names}) have no proved bound, and are only attained"
     return text + (f"; PEPit's route agrees on {agree} of {len(routes)}." if routes else ".")
 
 
