@@ -74,7 +74,10 @@ def energy(
         raise UserError(f"--result is {result}, allowed: a place outside the run folder")
     if run.is_dir():
         config, summary = _ended(run)
-        if read_balance(run) is None:
+        recorded = read_balance(run) is not None
+        if recorded and data is not None:
+            raise UserError(f"{run} has recorded its balance, allowed: no --data")
+        if not recorded:
             same = _measure(run, config, data, cache, device, threads, checkpoint_minutes, quiet)
             if not same:
                 print(

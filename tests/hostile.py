@@ -31,8 +31,11 @@ COMMANDS = {
     "baselines": ("theory.baselines", "app"),
     "advise": ("theory.advise.__main__", "app"),
     "claim": ("theory.claim.__main__", "app"),
+    "energy": ("theory.energy", "app"),
+    "certify": ("theory.worst_case.certify", "app"),
     "deep": ("deep.reproduce", "app"),
     "campaign": ("deep.campaign", "app"),
+    "deep-energy": ("deep.energy", "app"),
     "figures": ("figures.__main__", "app"),
 }
 STATUSES = {0, 1, 2, 3, 130}

@@ -60,6 +60,18 @@ def test_a_grid_is_a_table_of_the_same_checks(gradient: str) -> None:
         verify_grid(T1, problem, [], [1])
 
 
+def test_pandas_takes_the_table_as_it_is() -> None:
+    pandas = pytest.importorskip("pandas")
+    problem = least_squares(**SMALL)
+    rows = verify_grid([T1, T4], problem, [0.5 / problem.smoothness], [1, 4], rounds=6)
+    frame = pandas.DataFrame(rows)
+    assert list(frame.columns) == list(rows[0]) and len(frame) == 4
+    # Numbers are columns of numbers, with which one goes on: bound over measured, against K.
+    ratio = (frame["bound"] / frame["measured"]).groupby(frame["local_steps"]).min()
+    assert list(ratio.index) == [1, 4] and (ratio >= 1).all()
+    assert frame.pivot(index="local_steps", columns="theorem", values="verdict").shape == (2, 2)
+
+
 def test_a_grid_advances_its_expectations_together(monkeypatch: pytest.MonkeyPatch) -> None:
     def alone(*_: Any, **__: Any) -> Any:
         raise AssertionError("a cell computed its own expectations")

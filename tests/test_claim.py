@@ -13,6 +13,7 @@ from claim_cases import claim
 from theory.claim.__main__ import app, run_entry
 from theory.claim.book import Entry, read_book
 from theory.claim.lower import largest_loss
+from theory.claim.search import search_known
 from theory.claim.verdict import HOLDS_HERE, NOT_REFUTED, REFUTED, grid, try_to_break
 from theory.problems.explicit import rank_one_nodes
 from theory.problems.files import load_problem
@@ -46,6 +47,12 @@ def test_a_true_claim_holds_at_the_sizes_that_were_solved_and_no_adversary_is_as
     outcome = try_to_break(claim("L*D/(4*R)", "best"), grid([2], [1, 2], [1.0]))
     assert outcome.verdict == HOLDS_HERE and outcome.claim.homogeneous
     assert outcome.reports[2].tried == 0
+
+
+def test_time_that_is_over_ends_a_search_between_two_problems() -> None:
+    cells = grid([2], [1, 2], [1.0])
+    report = search_known(claim("L*D", "last"), cells, deadline=-math.inf)
+    assert report.tried == 0 and report.left_out == [f"the time ran out at {cells[0]}"]
 
 
 def test_what_is_certified_at_one_growth_or_for_one_number_of_nodes_says_so() -> None:

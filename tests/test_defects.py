@@ -89,7 +89,20 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*VERIFY, "--problem", "logistic", "--engine", "exact"], "engine is exact, allowed for"),
     ([*DEEP, "--engine", "simd", "--compile"], "--compile is set, allowed"),
     ([*DEEP, "--engine", "simd", "--cuda-graphs"], "--cuda-graphs is set, allowed"),
+    (["worst-case", "--outer-steps", "--metric", "last"], "--metric is given with --outer-steps"),
+    (
+        ["worst-case", "--write-findings", "f.md", "--json", "f.json"],
+        "--json is given with --write-findings, which does not use it; allowed: nothing else",
+    ),
+    (["claim", "L*D", "--lower", "--time-limit", "9"], "--time-limit is given with --lower"),
+    (["claim", "L*D", "--kappa", "9"], "--kappa is given with a claim from above"),
+    (["claim", "--book", "-K", "3"], "allowed: --time-limit, --seed, --json"),
+    (["claim", "--theorem", "mine.py:MINE", "--metric", "best"], "--metric is given with --theor"),
+    # Work for hours, which no time limit would end.
+    (["claim", "L*D", "-K", "1000", "-R", "11"], "K R (all iterations) is 11000, allowed"),
+    ([*DATA, "good.npz", "--participants", "9"], "participants of good.npz is 9, allowed"),
     # Outputs.
+    ([*I0, "--json", "/dev/fd/99"], "--json is /dev/fd/99: Bad file descriptor"),
     ([*I0, "--json", "directory"], "--json is directory: is a directory"),
     ([*I0, "--json", "locked.json"], "--json is locked.json: is read-only"),
     ([*I0, "--json", "x", "--csv", "x"], "--json and --csv are both x, allowed: one file each"),

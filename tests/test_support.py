@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,16 @@ def test_the_projects_own_version_is_in_the_provenance() -> None:
     versions = provenance.provenance()["versions"]
     assert versions[provenance.PROJECT] == provenance.version() != "unknown"
     assert {"python", "numpy"} <= versions.keys()
+
+
+def test_work_without_news_says_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """One long step has nothing to report; a pipe still gets a line, and none once it is over."""
+    with progress.Progress("checking", every=0.05) as shown:
+        shown.update(0, 6)
+        time.sleep(0.4)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) >= 2 and all(
+        re.fullmatch(r"checking: 0 of 6, at work for 0:0\d", s) for s in said
+    )
+    time.sleep(0.2)
+    assert not capsys.readouterr().err

@@ -8,19 +8,27 @@ from collections.abc import Iterator
 
 import pytest
 from deep_cases import TWO_RUNS, random_images, tiny_preset, write_class_folders
-from hostile import Commands
+from hostile import ROOT, Commands
 
 VERIFY = "verify --theorem T1,T4 --problem least-squares,I0 -K 1,5 -R 10 --seeds 4 -n 2 -d 64"
 WORST = (
     "worst-case -K 1,2 -R 1,2 --step-size 0.5,1 --metric average_sync,last --no-cache --no-pepit"
 )
 CLAIM = "claim L*D/(4*K*R) -K 1 -R 1 --time-limit 1"
+#: The small result file of a run, whose balance has more columns than any other table.
+RECORD = f"deep-energy {ROOT / 'deep/results/ladder/laptop_to-loss_iid_K20.json'}"
 #: Command -> words that its output must hold in full.
 TABLES = {
     VERIFY: ["T4'", "holds", "0 FAILED"],
     f"{VERIFY} --details": ["T4'", "least squares", "HOLDS", "measured"],
     WORST: ["0.166667", "HOLDS", "verdict", "ratio"],
     CLAIM: ["known problems", "exact worst cases", "HOLDS AT THESE SIZES"],
+    "energy --problem least-squares,sigmoid --heterogeneity sorted -K 5 -R 9": [
+        "averaging",
+        "HOLDS",
+    ],
+    f"{RECORD}": ["phi_total", "Lambda", "closes to"],
+    "certify --out certificates --most 1": ["certificates in", "0 not certified"],
     "campaign two.toml --status --runs-folder runs": ["tiny_fixed", "queued"],
     "figures --list": ["loss-vs-rounds", "tightness"],
     "verify --explain T2": ["T2:", "Proof"],

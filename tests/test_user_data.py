@@ -6,6 +6,7 @@ import io
 import re
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from theory import THEOREMS, load_problem, run_local_sgd
 from theory.problems.losses import HARD_LOGISTIC, SIGMOID_REGRESSION, SOFT_LOGISTIC, SQUARED
 from theory.support import memory
 from theory.support.errors import UserError
-from theory.support.verdicts import NOT_APPLICABLE
+from theory.support.verdicts import HOLDS, NOT_APPLICABLE
 from theory.verification.check import verify_all
+from theory.verification.sweep import Sweep, run_sweep
 
 RANDOM = np.random.default_rng(3)
 SIZES = (4, 2, 5)
@@ -236,3 +238,19 @@ def test_columns_are_found_by_name_and_a_counter_of_lines_is_left_out(tmp_path: 
     assert problem.node_sizes.tolist() == list(SIZES)
     np.testing.assert_array_equal(problem.features, np.concatenate(FEATURES))
     np.testing.assert_array_equal(problem.targets, np.concatenate(TARGETS))
+
+
+def test_clients_a_round_are_counted_against_the_nodes_of_the_data(tmp_path: Path) -> None:
+    """Not against the five of a generated problem."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((16, 30))
+    path = tmp_path / "eight.npz"
+    np.savez(path, A=features, b=features.sum(axis=1), node=np.repeat(np.arange(8), 2))
+    own = Sweep(("T7",), (), local_steps=(2,), rounds=4, participants=7, data=(str(path),), seeds=4)
+    assert [check.verdict for check in run_sweep(own)] == [HOLDS, HOLDS]
+    with pytest.raises(
+        UserError, match=r"participants of .*npz is 9, allowed: integers from 1 to 8"
+    ):
+        run_sweep(replace(own, participants=9))
+    with pytest.raises(UserError, match="participants is 7, allowed: integers from 1 to 5"):
+        run_sweep(replace(own, problems=("least-squares",)))

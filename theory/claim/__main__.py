@@ -39,12 +39,15 @@ from theory.support.provenance import provenance
 from theory.theorems.base import Theorem
 
 app = cli.make_app()
+#: A known problem of so many takes a second already.
+MOST_ITERATIONS = 10_000
 #: What is written into --out: the problem, a script that shows it, a picture.
 COUNTEREXAMPLE = ("counterexample.npz", "counterexample.py", "counterexample.png")
 
 
 @app.command()
 def main(
+    context: typer.Context,
     claim: Annotated[
         str, typer.Argument(help=f"Formula in {', '.join(NAMES)}; quote it.", show_default=False)
     ] = "",
@@ -95,12 +98,23 @@ def main(
         check_folder("--out", out)
     if sum([bool(claim), bool(theorem), book]) != 1:
         raise UserError("give one of: a formula, --theorem file.py:NAME, --book")
+    if book:
+        cli.refuse_unused(context, "--book", {"book", "seconds", "seed", "json_file"})
+    elif lower:
+        kept = {"lower", "claim", "kappa", "local_steps", "rounds", "step_size", "json_file"}
+        cli.refuse_unused(context, "--lower", kept)
+    else:
+        # A theorem has its own metric and assumptions.
+        without = {"kappa", "metric", "family"} if theorem else {"kappa"}
+        kept = {parameter.name for parameter in context.command.params if parameter.name} - without
+        cli.refuse_unused(context, "--theorem" if theorem else "a claim from above", kept)
     seconds = numbers.real("--time-limit", seconds, above=0)
     numbers.choice("--metric", metric, METRICS)
     numbers.choice("--class", family, CLASSES)
     numbers.choice("--gradient", gradient, ("full", "stochastic"))
-    ks = numbers.whole_numbers("-K", local_steps, 1, 10_000)
-    rs = numbers.whole_numbers("-R", rounds, 1, 10_000)
+    ks = numbers.whole_numbers("-K", local_steps, 1, MOST_ITERATIONS)
+    rs = numbers.whole_numbers("-R", rounds, 1, MOST_ITERATIONS)
+    numbers.whole("K R (all iterations)", max(ks) * max(rs), 1, MOST_ITERATIONS)
     factors = step_factors(step_size)
     console = cli.console()
     if book:

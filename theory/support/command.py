@@ -107,6 +107,28 @@ def one_blas_thread() -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **dict.fromkeys(chosen, "1")})
 
 
+def refuse_unused(context: typer.Context, chosen: str, used: set[str]) -> None:
+    """Refuse options that were typed beside one that makes them say nothing.
+
+    Args:
+        context: of the command, the parameter ``context: typer.Context`` of its main.
+        chosen: the option that decides, as "--book".
+        used: names of the main's parameters that still count, that option's own included.
+
+    Raises:
+        UserError: names the first option that would be ignored, and those that would not.
+    """
+    options = {p.name: p.opts[0] for p in context.command.params if p.opts and p.name}
+    for name, option in options.items():
+        source = context.get_parameter_source(name)
+        if name not in used and source is not None and source.name == "COMMANDLINE":
+            counts = [options[n] for n in options if n in used and options[n] != chosen]
+            few = ", ".join(counts) if len(counts) < 9 else "the other options"
+            raise UserError(
+                f"{option} is given with {chosen}, which does not use it; allowed: {few or 'nothing else'}"
+            )
+
+
 def run_command(
     app: typer.Typer,
     name: str,

@@ -20,6 +20,9 @@ from typing import Any
 
 from theory.support.errors import UserError
 
+if sys.platform != "win32":
+    import fcntl
+
 #: A folder that cannot take so much has no room for a result; larger results are found out later.
 _PROBE = 1 << 16
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
@@ -62,8 +65,11 @@ def check_outputs(
                 raise UserError(f"{option} and {other} are both {path}, allowed: one file each")
     for option, path in asked.items():
         try:
-            if _descriptor(path) is None:
+            descriptor = _descriptor(path)
+            if descriptor is None:
                 _check_path(path)
+            else:
+                _check_descriptor(descriptor)
         except OSError as error:
             raise UserError(f"{option} is {path}: {_reason(error)}") from None
 
@@ -177,6 +183,13 @@ def _check_path(path: Path) -> None:
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(None, "is read-only")
     _probe(target.parent, target.name)
+
+
+def _check_descriptor(descriptor: int) -> None:
+    if sys.platform != "win32":
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            raise PermissionError(None, "is open for reading only")
 
 
 def _probe(folder: Path, name: str = "probe") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -39,6 +40,9 @@ class Progress:
         self._began = time.monotonic()
         self._due = self._began + min(FIRST, every)
         self._start: float | None = None
+        self._state = "begun"
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=self._say_that_it_goes_on, daemon=True)
 
     def __enter__(self) -> Progress:
         if self._terminal:
@@ -51,6 +55,8 @@ class Progress:
             )
             self._task = self._bar.add_task(self._what, total=None, state="")
             self._bar.start()
+        elif self._lines:
+            self._beat.start()
         return self
 
     def __exit__(
@@ -61,6 +67,9 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._lines:
+            self._over.set()
+            self._beat.join()
 
     def update(
         self,
@@ -89,6 +98,7 @@ class Progress:
             seconds_left = self.seconds_left(done, total)
         if seconds_left is not None and done < total:
             state += f", {duration(seconds_left)} left"
+        self._state = state
         if self._bar is not None:
             self._bar.update(
                 self._task, description=self._what, completed=done, total=total, state=state
@@ -96,6 +106,16 @@ class Progress:
         elif self._lines and now >= self._due:
             self._due = now + self._every
             print(f"{self._what}: {state}", file=sys.stderr, flush=True)
+
+    def _say_that_it_goes_on(self) -> None:
+        """A line where the work has had no news for so long that it seems to hang."""
+        while not self._over.wait(max(0.01, self._due - time.monotonic())):
+            now = time.monotonic()
+            if now < self._due:
+                continue
+            self._due = now + self._every
+            spent = duration(now - self._began)
+            print(f"{self._what}: {self._state}, at work for {spent}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""

@@ -87,7 +87,10 @@ class Sweep:
             for value in values:
                 numbers.choice(name, value, allowed)
         if self.participants is not None:
-            numbers.whole("participants", self.participants, 1, self.n_nodes)
+            # One's own data have their own number of nodes, and instances one or two.
+            generated = set(self.problems) - set(INSTANCES)
+            most = self.n_nodes if generated or not self.data else None
+            numbers.whole("participants", self.participants, 1, most)
         self.chosen_variant(self.n_nodes)
         if self.violation is not None:
             numbers.choice("--break", self.violation, VIOLATIONS)
@@ -158,7 +161,10 @@ class Cell:
 def make_problem(sweep: Sweep, name: str, heterogeneity: Heterogeneity | None) -> MarginProblem:
     """The problem of that name: a generated one, an instance, or a file."""
     if name in sweep.data:
-        return load_problem(name, sweep.loss)
+        loaded = load_problem(name, sweep.loss)
+        if sweep.participants is not None:
+            numbers.whole(f"participants of {name}", sweep.participants, 1, loaded.n_nodes)
+        return loaded
     if name in INSTANCES:
         problem = (instance_0("T1", 1) if name == "I0" else instance_3(1)).problem
         assert isinstance(problem, MarginProblem)

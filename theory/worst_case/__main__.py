@@ -47,6 +47,7 @@ FULL = {
 
 @app.command()
 def main(
+    context: typer.Context,
     local_steps: Annotated[
         Numbers, typer.Option("--local-steps", "-K", help="K, as -K 1,2,4; default: standard grid")
     ] = None,
@@ -107,6 +108,11 @@ def main(
 
     Without -K, -R and --step-size: the standard grid, K and R up to 4 at seven step sizes, K up to 12
     and R up to 6 at three, and K up to 128 for few rounds. Values are in L D, D = ||x_0 - x*||^2."""
+    if findings_file is not None:
+        cli.refuse_unused(context, "--write-findings", {"findings_file"})
+    if outer:
+        kept = {"outer", "local_steps", "rounds", "cache", "no_cache", "json_file"}
+        cli.refuse_unused(context, "--outer-steps", kept)
     check_outputs({"--json": json_file, "--write-findings": findings_file})
     folder = None if no_cache else cache
     if findings_file is not None:
