@@ -19,13 +19,13 @@ from deep.campaign_status import status_table
 from deep.display import Display, outcome
 from deep.distributed import check_ranks
 from deep.experiment import Data, Machine, load_data, run_experiment
-from deep.locks import lock
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
 from deep.results import files
 from deep.run_folder import read_summary, seconds_spent
 from theory.support import command as cli
 from theory.support.errors import UserError
 from theory.support.files import check_folder
+from theory.support.locks import lock
 from theory.support.numbers import real
 
 app = cli.make_app()

@@ -20,7 +20,7 @@ from deep.data.cifar10 import Images, Progress, load_images, load_test_images
 from deep.data.partition import balanced_subset, partition
 from deep.distributed import Communicator
 from deep.engines.make import available_cores, engine_for, find_device, make_engine
-from deep.engines.memory import check_memory
+from deep.engines.memory import check_memory, check_round
 from deep.local_sgd import Snapshot, run
 from deep.resnet import Architecture, initial_parameters
 from deep.results import files
@@ -165,6 +165,7 @@ def run_experiment(
     )
     n_local = len(communicator.nodes(config.n_nodes))
     place = find_device(machine.device)
+    check_round(n_local, config.local_steps, config.batch_size)
     kind = engine_for(config.engine, place, config.precision)
     if place.type == "cpu":
         check_memory(

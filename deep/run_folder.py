@@ -16,9 +16,9 @@ from deep.checkpoint import (
     write_atomically,
 )
 from deep.config import OPEN_ENDED
-from deep.locks import is_held, lock
 from deep.schedule import Row
 from theory.support.errors import UserError
+from theory.support.locks import is_held, lock
 
 LOCK = "lock"
 #: What is read of every row and summary; one without it is damaged.

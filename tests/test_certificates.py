@@ -18,6 +18,7 @@ from worst_case_cells import make_cell
 
 from theory.support.command import run_command
 from theory.support.errors import UserError
+from theory.support.locks import lock
 from theory.worst_case import certify as certify_command
 from theory.worst_case import verify
 from theory.worst_case.cells import Cell
@@ -197,6 +198,18 @@ def test_a_file_that_holds_no_certificates_is_one_line(
         assert run_command(certify_command.app, "certify", arguments) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and message in error
+
+
+def test_two_processes_do_not_certify_into_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each writes whole files, so the later one would drop what the other has found."""
+    arguments = ["--out", str(tmp_path), "--most", "1"]
+    with lock(tmp_path / "certify.lock", "held"):
+        assert run_command(certify_command.app, "certify", arguments) == 2
+    assert "another process certifies into" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert run_command(certify_command.app, "certify", arguments) == 0
 
 
 def test_what_is_certified_before_an_interruption_is_kept(

@@ -18,9 +18,9 @@ from deep import campaign
 from deep.campaign import main
 from deep.campaign_file import read_campaign
 from deep.checkpoint import load_checkpoint
-from deep.locks import lock
 from deep.run_folder import read_metrics, read_summary
 from theory.support.errors import UserError
+from theory.support.locks import lock
 
 CLOCKS = {"wall_seconds", "images_per_second", "evaluation_share", "command"}
 SMALL = tiny_preset(24)

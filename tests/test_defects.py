@@ -81,6 +81,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["claim", "L**"], "allowed"),
     ([*DEEP, "--device", "cpu:3"], "the device 'cpu:3' is not supported"),
     ([*DEEP, "--width", "2000"], "GB of memory"),
+    ([*DEEP, "-K", "1000000000"], "a round of 1,000,000,000 local steps needs about"),
     ([*DEEP, "--batch-size", "10000000"], "--batch-size is 10000000, allowed: 1 to 10"),
     ([*DEEP, "--batch-size", "10000000", "--batches", "with-replacement"], "lower --width"),
     ([*DEEP, "--checkpoint-minutes", "nan"], "--checkpoint-minutes is nan, allowed"),

@@ -11,6 +11,15 @@ _ITEM = {"float32": 4, "float64": 8, "bf16": 4}
 _DOUBLES = 3
 
 
+def check_round(n_local: int, local_steps: int, batch_size: int) -> None:
+    """Raise `UserError` when the batches of one round, which are drawn together, will not fit.
+
+    Counted are their numbers in 64 bits, and the loss, ||g||^2 and <g, x> of every step.
+    """
+    found = 8 * n_local * local_steps * (batch_size + 3)
+    require(found, f"a round of {local_steps:,} local steps", "-K, --batch-size or --nodes")
+
+
 def check_memory(
     architecture: Architecture,
     *,

@@ -17,6 +17,7 @@ import typer
 from theory.support import command
 from theory.support.errors import UserError
 from theory.support.files import check_folder, write_text
+from theory.support.locks import lock
 from theory.support.progress import Progress
 from theory.worst_case.cells import Cell, standard_grid
 from theory.worst_case.certificate import certify, head_of, width
@@ -63,7 +64,15 @@ def main(
 ) -> None:
     """Certify the cells of the standard grid, exactly, in rational numbers."""
     check_folder("--out", out)
-    cells = certifiable(most)
+    busy = f"another process certifies into {out}: wait for it, or name another --out"
+    with lock(out / "certify.lock", busy):
+        skipped = _certify(certifiable(most), out)
+    if skipped:
+        raise typer.Exit(command.UNDECIDED)
+
+
+def _certify(cells: list[Cell], out: Path) -> int:
+    """How many of the cells could not be certified."""
     files = {metric: out / f"{metric}.jsonl" for metric in sorted({c.metric for c in cells})}
     kept = {metric: read(path) for metric, path in files.items()}
     skipped, widest, saved = 0, 0.0, time.perf_counter()
@@ -91,8 +100,7 @@ def main(
         _write(files, kept)
     count = sum(len(found) for found in kept.values())
     print(f"{count} certificates in {out}, widest enclosure {widest:.1e}; {skipped} not certified")
-    if skipped:
-        raise typer.Exit(command.UNDECIDED)
+    return skipped
 
 
 def _write(files: dict[str, Path], kept: dict[str, dict[str, Any]]) -> None:
