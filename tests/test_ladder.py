@@ -400,6 +400,23 @@ def test_variants_and_assumptions_are_drawn_where_there_are_runs(climbed: Source
         drawing.ladder(Sources(Path("/nonexistent")))
 
 
+def test_slopes_and_accuracies_are_those_of_the_runs_that_reached_the_target(
+    tmp_path: Path,
+) -> None:
+    """Each regime beside the other, each seed a mark; a run under way has neither."""
+    runs = [*core(10_000), run(IID, 5, 1990, seed=1), run(IID, 5, 50, "unfinished", seed=2)]
+    for one, accuracy in zip(runs, (0.3, 0.2, None, 0.4, 0.5, 0.6, 0.25, 0.1), strict=True):
+        one.summary["final_test_accuracy"] = accuracy
+    expected = [one.result["fits"]["loglog_slope"]["slope"] for one in runs[:-1]]
+    with style.house_style():
+        slopes, accuracies = drawing.ladder_ends(write(tmp_path, runs)).axes
+    drawn = [bars[0].get_xydata()[0] for bars in slopes.containers]  # type: ignore[attr-defined]
+    assert sorted(y for _, y in drawn) == pytest.approx(sorted(expected))
+    assert sorted({round(float(x), 1) for x, _ in drawn}) == [1.0, 4.9, 5.1, 19.4, 20.6]
+    marks = [np.asarray(line.get_xydata()) for line in accuracies.lines]
+    assert [m[:, 1].tolist() for m in marks] == [[30, 20, 25], [40, 50, 60]]
+
+
 def test_a_ratio_without_any_pair_is_a_dash() -> None:
     empty = Ratio(
         rung=run(IID, 1, 1).rung, regime="", variant="", local_steps=1, ratios=(), missing=()

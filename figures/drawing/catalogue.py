@@ -117,6 +117,14 @@ FIGURES: tuple[Entry, ...] = (
         ladder.ladder_assumptions,
     ),
     Entry(
+        "ladder-ends",
+        "How the loss falls in the end, and what the model is worth",
+        "Left: the slope of the log loss in log T over the last three quarters, a mark a run; at -1 (dotted) it "
+        "falls as 1/T. Right: the share of the test images that the last averaged model gets right. All "
+        "models fit their training images; few images make a weak classifier.",
+        ladder.ladder_ends,
+    ),
+    Entry(
         "bound-vs-measured",
         "The theorems: left side against bound, over T",
         "Theorems T1 to T6 on synthetic problems. Solid lines are the left sides, exact where a "

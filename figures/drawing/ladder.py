@@ -236,3 +236,58 @@ def ladder_assumptions(sources: Sources) -> Figure:
         "square of their mean movement; P/Q = n where movements are uncorrelated, 1 where they are equal.",
     )
     return figure
+
+
+def ladder_ends(sources: Sources) -> Figure:
+    """How the loss falls in the late phase, and what the last averaged model is worth on the test set."""
+    runs = [run for run in _to_loss(sources) if run.is_plain]
+    rung = _main_rung(runs)
+    panels = _panels([run for run in runs if run.rung == rung])
+    figure, axes = style.subplots(1, 2, width=style.TWO_COLUMNS, height=2.6)
+    for place, (regime, mine) in enumerate(panels.items()):
+        # Side by side, as many slopes are nearly alike.
+        shift = 1.06 ** (place - 0.5 * (len(panels) - 1))
+        color, marker = style.REGIME_STYLE[regime]
+        _draw_late_slopes(axes[0, 0], mine, shift, color, marker)
+        _draw_accuracy(axes[0, 1], mine, shift, color, marker)
+    axes[0, 0].axhline(-1.0, color=style.OKABE_ITO["grey"], lw=0.8, ls=":")
+    axes[0, 0].annotate("$1/T$", (1.0, -1.0), xycoords=("axes fraction", "data"), fontsize=6)
+    axes[0, 0].set_ylabel("late slope of $\\log f$ in $\\log T$")
+    axes[0, 1].set_ylabel("test accuracy of $\\bar{x}_R$ (%)")
+    axes[0, 1].set_ylim(bottom=0)
+    ks = sorted({run.local_steps for mine in panels.values() for run in mine})
+    for ax in axes[0]:
+        style.k_axis(ax, ks)
+    looks = {regime: style.REGIME_STYLE[regime] for regime in panels}
+    handles = [style.line_handle(r, color=c, marker=m, ls="none") for r, (c, m) in looks.items()]
+    style.legend_above(figure, handles)
+    _caption(
+        figure,
+        runs,
+        f"Runs to the target of {rung.label}, all seeds. Bars: 95% of the fit to one run. A guess has an "
+        "accuracy of 10%.",
+    )
+    return figure
+
+
+def _draw_late_slopes(
+    ax: Axes, runs: Sequence[Run], shift: float, color: object, marker: str
+) -> None:
+    for run in runs:
+        fit = run.result["fits"]["loglog_slope"]
+        if run.rounds and fit["slope"] is not None and fit["interval"] is not None:
+            low, high = fit["interval"]
+            ax.errorbar(
+                [shift * run.local_steps],
+                [fit["slope"]],
+                yerr=[[fit["slope"] - low], [high - fit["slope"]]],
+                color=color,
+                marker=marker,
+            )
+
+
+def _draw_accuracy(ax: Axes, runs: Sequence[Run], shift: float, color: object, marker: str) -> None:
+    found = [(run.local_steps, run.summary["final_test_accuracy"]) for run in runs if run.rounds]
+    ks = [shift * k for k, accuracy in found if accuracy is not None]
+    values = [100 * accuracy for _, accuracy in found if accuracy is not None]
+    ax.plot(ks, values, color=color, marker=marker, ls="none")

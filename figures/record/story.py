@@ -128,6 +128,7 @@ STORY: tuple[Section, ...] = (
             "inverse-loss",
             "consensus-distance",
             "ladder-assumptions",
+            "ladder-ends",
         ),
         tables=(
             "deep-orders",
