@@ -14,6 +14,7 @@ from theory.claim import __main__ as claims
 from theory.support.command import run_command
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+CLAIMS = README.parent / "theory" / "claim" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
@@ -56,7 +57,7 @@ def test_variants_of_a_few_lines_run() -> None:
 
 TOUR = re.findall(
     r"^\$ python -m theory\.claim (.*?)\n(.*?)(?=\n\n\$ |\n```)",
-    README.read_text(),
+    CLAIMS.read_text(),
     re.DOTALL | re.MULTILINE,
 )
 
