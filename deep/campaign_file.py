@@ -31,6 +31,7 @@ from typing import Any
 
 from deep.plan import EXPERIMENTS, PRESETS, Planned, Preset, check_kinds, plan
 from theory.support.errors import UserError
+from theory.support.files import require_regular
 
 #: Of a campaign's file; a queue of thousands of runs has less.
 _MOST_BYTES = 1_000_000
@@ -62,6 +63,7 @@ class Campaign:
 def read_campaign(path: Path) -> Campaign:
     """The campaign in a file. Raises `UserError`, which names the place, for whatever is not allowed."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:

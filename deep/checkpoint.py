@@ -20,7 +20,7 @@ import numpy as np
 
 from deep.config import OPEN_ENDED
 from theory.support.errors import UserError
-from theory.support.files import write_atomically
+from theory.support.files import read_bytes, read_text, write_atomically
 
 VERSION = 2
 CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"
@@ -85,7 +85,7 @@ def save_checkpoint(folder: Path, config: dict[str, Any], state: Checkpoint) -> 
 def _read(path: Path) -> tuple[dict[str, Any], Checkpoint] | None:
     """Configuration and state in a file, or None when it is absent, torn or of another version."""
     try:
-        digest, text, payload = path.read_bytes().split(b"\n", 2)
+        digest, text, payload = read_bytes(path).split(b"\n", 2)
         if hashlib.sha256(text + payload).hexdigest().encode() != digest:
             return None
         header = json.loads(text)
@@ -144,7 +144,7 @@ def check_same_config(folder: Path, config: dict[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        stored = json.loads(path.read_text())["config"]
+        stored = json.loads(read_text(path))["config"]
         keys = stored.keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -20,12 +20,12 @@ from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
 from deep.results import files
-from deep.run_folder import read_config, read_metrics, read_summary
+from deep.run_folder import check_files, read_config, read_metrics, read_summary
 from theory.support import command as cli
 from theory.support.energy import TOLERANCE, Windows, from_rows, medians
 from theory.support.energy_tables import LEGEND, WIDTH, window_tables
 from theory.support.errors import UserError
-from theory.support.files import check_outputs
+from theory.support.files import check_outputs, read_text
 from theory.support.numbers import whole
 
 #: In a run folder: where the run is repeated.
@@ -130,7 +130,7 @@ def _read(
 ) -> tuple[Config, dict[str, Any], list[dict[str, Any]], dict[str, Any] | None]:
     """Configuration, summary, metrics and balance of a result file, tried out as far as they are used."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         config, summary = Config(**content["config"]), dict(content["summary"])
         metrics, balance = list(content["metrics"]), content.get("energy")
         if balance is not None:
@@ -145,6 +145,7 @@ def _read(
 
 def _ended(folder: Path) -> tuple[Config, dict[str, Any]]:
     """Configuration and summary of a run that has ended."""
+    check_files(folder)
     try:
         config = Config(**read_config(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ from deep.checkpoint import Checkpoint, EnergyRecord
 from deep.engines.energy import EnergyTerms
 from theory.support.energy import Windows, as_rows, next_edge
 from theory.support.errors import UserError
-from theory.support.files import write_atomically
+from theory.support.files import read_text, write_atomically
 
 #: In a run folder: the models at the edges of windows, and the balance of a run that has ended.
 MODELS, BALANCE = "energy.models", "energy.json"
@@ -132,7 +132,7 @@ def write_balance(folder: Path, windows: Windows | None) -> None:
 def read_balance(folder: Path) -> dict[str, Any] | None:
     """What `write_balance` wrote, or None where there is nothing."""
     try:
-        found: dict[str, Any] = json.loads((folder / BALANCE).read_text())
+        found: dict[str, Any] = json.loads(read_text(folder / BALANCE))
         return found
     except (OSError, ValueError):
         return None

@@ -18,6 +18,7 @@ from deep.checkpoint import (
 from deep.config import OPEN_ENDED
 from deep.schedule import Row
 from theory.support.errors import UserError
+from theory.support.files import read_text, require_regular
 from theory.support.locks import is_held, lock
 
 LOCK = "lock"
@@ -33,6 +34,7 @@ def hold(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
 
     A folder of another configuration is left as it is.
     """
+    check_files(folder)
     check_same_config(folder, identity)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,19 @@ def hold(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
         raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
     with lock(folder / LOCK, f"another process is at work in {folder}"):
         yield
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder with something that is no file, as a FIFO: reading or writing it could take for ever."""
+    try:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            # A link that leads nowhere is as good as no file.
+            if path.exists() and not path.is_dir():
+                require_regular(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or folder}: {error.strerror or error}"
+        ) from error
 
 
 def in_use(folder: Path) -> bool:
@@ -91,7 +106,7 @@ def rewrite_metrics(folder: Path, metrics: list[Row]) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The stored configuration; raises OSError, ValueError, KeyError or TypeError where there is none."""
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["config"]
+    found: dict[str, Any] = json.loads(read_text(folder / "config.json"))["config"]
     return found
 
 
@@ -99,7 +114,7 @@ def read_metrics(folder: Path) -> list[Row]:
     """The rows of metrics.jsonl, as far as they can be read; none where there is no such file."""
     rows: list[Row] = []
     try:
-        for line in (folder / "metrics.jsonl").read_text().splitlines():
+        for line in read_text(folder / "metrics.jsonl").splitlines():
             row = json.loads(line)
             if not isinstance(row, dict) or not row.keys() >= _ROW:
                 break
@@ -112,7 +127,7 @@ def read_metrics(folder: Path) -> list[Row]:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary that the folder's last call left, if it did."""
     try:
-        found = json.loads((folder / "summary.json").read_text())
+        found = json.loads(read_text(folder / "summary.json"))
         return found if isinstance(found, dict) and found.keys() >= _SUMMARY else None
     except (OSError, ValueError, RecursionError):
         return None

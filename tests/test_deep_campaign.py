@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from deep_cases import TWO_RUNS, random_images, tiny_preset, write_class_folders
 
-from deep import campaign
+from deep import campaign, campaign_file
 from deep.campaign import main
 from deep.campaign_file import read_campaign
 from deep.checkpoint import load_checkpoint
@@ -240,6 +240,23 @@ def test_bad_options_are_one_line(
 def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.toml")]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+def test_a_file_above_the_limit_is_refused_and_never_read_in_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut at the limit it would be a shorter queue, and valid."""
+    limit = campaign_file._MOST_BYTES
+    head, _, third = THREE.rpartition("[[run]]")
+    longest = head + "#" * (limit - len(THREE) - 1) + "\n[[run]]" + third
+    file = tmp_path / "long.toml"
+    file.write_text(longest)
+    assert file.stat().st_size == limit
+    assert [entry.run.label for entry in read_campaign(file).entries] == LABELS
+    file.write_text(head + "#" * limit + "\n[[run]]" + third)
+    assert main([str(file), "--status"]) == 2
+    error = capsys.readouterr().err
+    assert error == (f"error: {file} is not TOML of at most 1,000,000 bytes: it is larger\n")
 
 
 def test_a_diverged_run_does_not_stop_the_others(tmp_path: Path, data: Path) -> None:

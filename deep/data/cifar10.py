@@ -24,7 +24,7 @@ import numpy as np
 
 from theory.support import memory
 from theory.support.errors import UserError
-from theory.support.files import write_atomically
+from theory.support.files import require_regular, write_atomically
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -162,6 +162,9 @@ def load_test_images(
 def _archive_at(path: Path) -> Path | None:
     if path.is_file():
         return path
+    for place in (path, path / ARCHIVE):
+        if place.exists() and not place.is_dir():
+            require_regular(place)
     return path / ARCHIVE if (path / ARCHIVE).is_file() else None
 
 
@@ -190,6 +193,8 @@ def download_archive(
             target.parent.mkdir(parents=True, exist_ok=True)
             total = int(answer.headers.get("Content-Length") or 0)
             digest, done = hashlib.md5(usedforsecurity=False), 0
+            # Of an earlier download; or a FIFO, at which opening would wait.
+            partial.unlink(missing_ok=True)
             with partial.open("wb") as out:
                 while chunk := answer.read(1 << 18):
                     out.write(chunk)
@@ -289,6 +294,7 @@ def _read_class_folders(
     # The cache holds for exactly these files: names, sizes and times of change.
     listing = hashlib.sha256()
     for file in files:
+        require_regular(file)
         stat = file.stat()
         # A name may be bytes that are no text.
         listing.update(os.fsencode(file.relative_to(folder)))
@@ -343,6 +349,7 @@ def _room(count: int, size: tuple[int, int], first: Path) -> np.ndarray:
 def _read_cache(cache: Path, listing: str, count: int) -> np.ndarray | None:
     """The decoded images, or None when the cache is absent, stale or damaged."""
     try:
+        require_regular(cache)
         with np.load(cache, allow_pickle=False) as stored:
             images = stored["images"]
             fresh = str(stored["listing"]) == listing and len(images) == count
@@ -359,5 +366,7 @@ def _write_cache(cache: Path, listing: str, images: np.ndarray) -> None:
     np.savez(
         content, images=images, listing=listing, digest=hashlib.sha256(images.tobytes()).hexdigest()
     )
-    with suppress(UserError):
+    with suppress(UserError, OSError):
+        if cache.exists():
+            require_regular(cache)
         write_atomically(cache, content.getvalue())

@@ -28,6 +28,7 @@ from theory.problems.losses import (
 from theory.problems.margin import MarginProblem
 from theory.support import memory
 from theory.support.errors import UserError
+from theory.support.files import require_regular
 
 Array = NDArray[np.float64]
 USER_LOSSES = ("squared", "logistic", "sigmoid")
@@ -63,6 +64,7 @@ def load_problem(path: Path | str, loss: str = "squared") -> MarginProblem:
     if loss not in USER_LOSSES:
         raise UserError(f"loss is {loss!r}, allowed: {', '.join(USER_LOSSES)}")
     try:
+        require_regular(path)
         npz = path.suffix.lower() == ".npz"
         features, labels, start = _read_npz(path) if npz else (*_read_csv(path), None)
     except OSError as error:

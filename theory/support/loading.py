@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.support.errors import UserError
+from theory.support.files import read_bytes
 
 #: How the names of modules begin that are loaded from a path, and so can't be imported by name.
 LOADED = "theory_file_"
@@ -43,7 +44,7 @@ def load_module(what: str, path: str) -> Any:
     """The module of a Python file; a file that changed is loaded anew. Raises as :func:`load_object`."""
     absolute = Path(path).resolve()
     try:
-        content = absolute.read_bytes()
+        content = read_bytes(absolute)
     except OSError as error:
         raise UserError(f"{what} file {path!r}: {error.strerror}") from None
     name = LOADED + hashlib.sha256(bytes(absolute) + content).hexdigest()
