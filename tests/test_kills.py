@@ -26,7 +26,8 @@ from deep_cases import (
 )
 from hostile import Commands
 
-from deep.checkpoint import CURRENT
+from deep.checkpoint import CURRENT, load_checkpoint
+from deep.run_folder import in_use, read_config
 
 KILLS = int(os.environ.get("LOCAL_SGD_RATES_KILLS", "5"))
 LARGE = "LOCAL_SGD_RATES_KILLS" in os.environ
@@ -159,14 +160,27 @@ def test_killed_at_random_moments_it_ends_with_the_same_results(
 
 
 def test_of_two_processes_on_one_run_the_second_is_refused(commands: Commands) -> None:
-    """Whichever comes second; a lock that a killed process held is nobody's."""
-    command = [*_deep("doubled"), "--rounds", "18"]
-    for _ in range(2):
-        first, second = commands.start(*command), commands.start(*command)
-        assert sorted([first.wait(), second.wait()]) in ([0, 2], [0, 0])
-    (metrics,) = (commands.folder / "doubled").rglob("metrics.jsonl")
-    rounds = [json.loads(line)["round"] for line in metrics.read_text().splitlines()]
-    assert rounds == sorted(set(rounds)) and rounds[-1] == 18
+    """While the first is at work; a lock that a killed process held is nobody's."""
+    command = _deep("doubled")
+    first = commands.start(*command, "--rounds", "99999")
+    runs = commands.folder / "doubled" / "runs"
+    try:
+        deadline = time.monotonic() + 120
+        while not any(in_use(folder) for folder in runs.glob("*")):
+            assert time.monotonic() < deadline, "the first process never began"
+            time.sleep(0.01)
+        (folder,) = runs.iterdir()
+        second = commands.run(*command, "--rounds", "99999")
+        assert in_use(folder), "the first process ended too soon"
+    finally:
+        assert first.kill()
+    assert second.refused and second.err.startswith("error: another process is at work in ")
+    state = load_checkpoint(folder, read_config(folder))
+    rounds = 5 + (state.round if state else 0)
+    assert commands.run(*command, "--rounds", str(rounds)).status == 0
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    written = [json.loads(line)["round"] for line in lines]
+    assert written == sorted(set(written)) and written[-1] == rounds
 
 
 def test_two_sweeps_with_one_cache_agree(commands: Commands) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 import joblib
 import pytest
 
+from theory.support.errors import UserError
 from theory.support.files import plain
 from theory.verification.sweep import Sweep, run_sweep
 
@@ -85,3 +86,10 @@ def test_every_backend_gives_the_serial_checks_bit_for_bit(serial: str, backend:
     with chosen() if chosen else _plain(backend):
         assert _digits(2, lambda done, total: heard.append((done, total))) == serial
     assert heard == [(i + 1, len(heard)) for i in range(len(heard))] and len(heard) >= 5
+
+
+def test_multiprocessing_is_refused_before_it_forks() -> None:
+    """It has no results one by one, and its workers would wait for threads that a fork leaves behind."""
+    _digits(1)  # Kernels that ran: it is their threads.
+    with _plain("multiprocessing"), pytest.raises(UserError, match="allowed: threading, loky"):
+        _digits(2)
