@@ -17,7 +17,7 @@ import typer
 from deep.campaign_file import Entry, read_campaign
 from deep.campaign_status import status_table
 from deep.display import Display, outcome
-from deep.distributed import check_ranks
+from deep.distributed import check_ranks, say_once
 from deep.experiment import Data, Machine, load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
 from deep.results import files
@@ -80,9 +80,9 @@ def campaign(
     results = results or Path("deep/results") / file.stem
     machine = make_machine(device, threads)
     writer = machine.communicator.rank == 0
-    check_folder("--runs-folder", runs_folder)
-    check_folder("--results", results)
     try:
+        check_folder("--runs-folder", runs_folder)
+        check_folder("--results", results)
         for entry in content.entries:
             check_ranks(machine.communicator, entry.run.config.n_nodes)
         held = lock(
@@ -188,6 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments,
         interrupted="interrupted; the same command continues this campaign",
         out_of_memory="out of memory: use a smaller width, or fewer nodes",
+        say=say_once,
     )
 
 

@@ -16,6 +16,7 @@ import typer
 from deep.checkpoint import Checkpoint, load_checkpoint
 from deep.config import Config
 from deep.display import Display
+from deep.distributed import say_once
 from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
@@ -225,6 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments,
         interrupted="interrupted; the same command continues",
         out_of_memory="out of memory",
+        say=say_once,
     )
 
 

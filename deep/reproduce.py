@@ -21,6 +21,7 @@ from deep.distributed import (
     Torchrun,
     check_ranks,
     local_processes,
+    say_once,
     under_torchrun,
 )
 from deep.engines.make import ENGINES, available_cores, find_device
@@ -312,6 +313,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments,
         interrupted="interrupted; the same command continues this run",
         out_of_memory="out of memory: use a smaller --width, --nodes or --batch-size",
+        say=say_once,
     )
 
 

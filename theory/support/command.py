@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -107,6 +108,11 @@ def one_blas_thread() -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **dict.fromkeys(chosen, "1")})
 
 
+def to_stderr(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def refuse_unused(context: typer.Context, chosen: str, used: set[str]) -> None:
     """Refuse options that were typed beside one that makes them say nothing.
 
@@ -136,6 +142,7 @@ def run_command(
     *,
     interrupted: str = "interrupted",
     out_of_memory: str = "out of memory",
+    say: Callable[[str], None] = to_stderr,
 ) -> int:
     """The exit status of a command.
 
@@ -147,6 +154,7 @@ def run_command(
         name: what the user types, for its messages.
         arguments: instead of the process's own.
         interrupted, out_of_memory: what to say of Ctrl-C and of a failed allocation.
+        say: how the line about bad input is printed.
 
     Returns:
         The command's own status, BAD_INPUT after one line on stderr (which names the line, where the code
@@ -155,43 +163,45 @@ def run_command(
     name = typed(name)
     with forgiving_streams() as (out, _), interrupts.as_keyboard_interrupt():
         try:
-            status = _status(app, name, arguments, out_of_memory)
+            found = _outcome(app, name, arguments, out_of_memory)
+            status = found if isinstance(found, int) else _complain(found, say)
             out.flush()
         except (KeyboardInterrupt, typer.Abort):
             interrupts.stop_workers()
             print(interrupted, file=sys.stderr)
             return INTERRUPTED
         if out.failure and status == DONE:
-            return _complain(f"cannot write standard output: {out.failure}")
+            return _complain(f"cannot write standard output: {out.failure}", say)
     return status
 
 
-def _status(app: typer.Typer, name: str, arguments: list[str] | None, out_of_memory: str) -> int:
+def _outcome(
+    app: typer.Typer, name: str, arguments: list[str] | None, out_of_memory: str
+) -> int | str:
+    """The exit status, or what was wrong with the input."""
     try:
         # Typer turns Ctrl-C into the status 130, and returns what was not raised.
         status = app(arguments, standalone_mode=False, prog_name=name)
     except UserError as error:
-        return _complain(str(error))
+        return str(error)
     except _UsageProblem as error:
         message = getattr(error, "format_message", error.__str__)()
-        return _complain(f"{message} (see {name} --help)")
+        return f"{message} (see {name} --help)"
     except Exception as error:
         # By name, so that torch and joblib are not imported for it.
         kind = type(error).__name__
         said = f"{kind} {error}" if isinstance(error, RuntimeError) else kind
         if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
-            return _complain(out_of_memory)
+            return out_of_memory
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             # Wherever the path is first looked at: pathlib answers for other paths that can't be.
             part = os.path.basename(str(error.filename))
-            return _complain(
-                f"a path is too long, at {part[:40]}...: allowed are 255 bytes a name and 4,095 in all"
-            )
+            return f"a path is too long, at {part[:40]}...: allowed are 255 bytes a name and 4,095 in all"
         if kind in _LOST_WORKER:
             interrupts.stop_workers()
-            return _complain("a worker process was killed, as when memory runs out; fewer workers?")
+            return "a worker process was killed, as when memory runs out; fewer workers?"
         if where := users_line(error):
-            return _complain(f"{where}: {kind}: {error}")
+            return f"{where}: {kind}: {error}"
         raise
     if status == INTERRUPTED:
         raise KeyboardInterrupt
@@ -209,9 +219,9 @@ def typed(name: str) -> str:
     return script if script.startswith(interrupts.SCRIPTS) else name
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, say: Callable[[str], None]) -> int:
     line = " ".join(message.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-    print(f"error: {line}", file=sys.stderr)
+    say(f"error: {line}")
     return BAD_INPUT

@@ -91,7 +91,9 @@ def as_keyboard_interrupt() -> Iterator[None]:
         yield
     finally:
         for number, found in before.items():
-            signal.signal(number, found)
+            # What was set meanwhile stays, as a command that ends may ignore signals.
+            if signal.getsignal(number) is _raise:
+                signal.signal(number, found)
 
 
 def stop_workers() -> None:
