@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,16 +42,22 @@ RUN_FILES = (
 
 @pytest.fixture(autouse=True)
 def _never_waits() -> Iterator[None]:
-    """A test that waits fails after a while; what it raises passes every ``except Exception``."""
+    """A test that waits, or reads more than 2 GB, fails; a wait passes every ``except Exception``."""
 
     def fail(number: int, frame: FrameType | None) -> None:
         pytest.fail("it waits for ever")
 
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(
+        resource.RLIMIT_AS, (pages * resource.getpagesize() + 2_000_000_000, limit[1])
+    )
     before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(20)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+    resource.setrlimit(resource.RLIMIT_AS, limit)
 
 
 def zeros(path: Path) -> None:
