@@ -125,7 +125,10 @@ def _caption(rows: Sequence[Row]) -> str:
 
 def _seconds(rows: Sequence[Row]) -> Table:
     """The largest time among the cells of each K and R; a worst case costs the same for every n."""
-    table = _table("Seconds, the most")
+    title = "Seconds, the most"
+    table = _table(title)
+    # One R alone is narrower than the title, which would be broken.
+    table.min_width = len(title)
     counts = sorted({r.rounds for r in rows})
     _columns(table, "K", *(f"R={rounds}" for rounds in counts))
     for k in sorted({r.local_steps for r in rows}):
