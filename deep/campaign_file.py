@@ -31,7 +31,7 @@ from typing import Any
 
 from deep.plan import EXPERIMENTS, PRESETS, Planned, Preset, check_kinds, plan
 from theory.support.errors import UserError
-from theory.support.files import require_regular
+from theory.support.reading import require_regular
 
 #: Of a campaign's file; a queue of thousands of runs has less.
 _MOST_BYTES = 1_000_000

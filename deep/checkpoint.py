@@ -20,7 +20,8 @@ import numpy as np
 
 from deep.config import OPEN_ENDED
 from theory.support.errors import UserError
-from theory.support.files import read_bytes, read_text, write_atomically
+from theory.support.files import write_atomically
+from theory.support.reading import read_bytes, read_text
 
 VERSION = 2
 CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"

@@ -26,8 +26,9 @@ from theory.support import command as cli
 from theory.support.energy import TOLERANCE, Windows, from_rows, medians
 from theory.support.energy_tables import LEGEND, WIDTH, window_tables
 from theory.support.errors import UserError
-from theory.support.files import check_outputs, read_text
+from theory.support.files import check_outputs
 from theory.support.numbers import whole
+from theory.support.reading import read_text
 
 #: In a run folder: where the run is repeated.
 REPETITION = "repetition"

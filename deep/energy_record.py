@@ -20,7 +20,8 @@ from deep.checkpoint import Checkpoint, EnergyRecord
 from deep.engines.energy import EnergyTerms
 from theory.support.energy import Windows, as_rows, next_edge
 from theory.support.errors import UserError
-from theory.support.files import read_text, write_atomically
+from theory.support.files import write_atomically
+from theory.support.reading import read_text
 
 #: In a run folder: the models at the edges of windows, and the balance of a run that has ended.
 MODELS, BALANCE = "energy.models", "energy.json"

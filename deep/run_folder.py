@@ -18,8 +18,8 @@ from deep.checkpoint import (
 from deep.config import OPEN_ENDED
 from deep.schedule import Row
 from theory.support.errors import UserError
-from theory.support.files import read_text, require_regular
 from theory.support.locks import is_held, lock
+from theory.support.reading import read_text, require_regular
 
 LOCK = "lock"
 #: What is read of every row and summary; one without it is damaged.

@@ -147,7 +147,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["campaign", "nested.toml"], "nested.toml is not TOML"),
     (["campaign", "nul.toml"], "allowed: up to 64 letters"),
     (["campaign", "escaped.toml", "--status"], "a preset is called '../../escaped'"),
-    (["campaign", "/dev/zero"], "/dev/zero is not TOML"),
+    (["campaign", "/dev/zero"], "cannot read /dev/zero: is not a regular file"),
     # One's own code is an input, which no output replaces.
     ([*I0, "--theorem", "mine.py:MINE", "--json", "mine.py"], "are both mine.py"),
     (["claim", "--theorem", "mine.py:MINE", "--json", "mine.py"], "are both mine.py"),

@@ -24,7 +24,8 @@ import numpy as np
 
 from theory.support import memory
 from theory.support.errors import UserError
-from theory.support.files import require_regular, write_atomically
+from theory.support.files import write_atomically
+from theory.support.reading import require_regular
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 ARCHIVE = "cifar-10-binary.tar.gz"

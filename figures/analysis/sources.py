@@ -24,6 +24,7 @@ from figures.analysis.places import ROOT, cache_folder
 from figures.analysis.shapes import checked
 from theory.support.errors import UserError
 from theory.support.files import plain, write_text
+from theory.support.reading import read_bytes
 
 
 class MissingResult(UserError):
@@ -90,7 +91,7 @@ class Sources:
 
     def _bytes(self, path: str, command: str) -> bytes:
         try:
-            return (self.root / path).read_bytes()
+            return read_bytes(self.root / path)
         except FileNotFoundError:
             raise MissingResult(f"{path} is missing; make it with: {command}") from None
         except OSError as error:

@@ -28,7 +28,7 @@ from theory.problems.losses import (
 from theory.problems.margin import MarginProblem
 from theory.support import memory
 from theory.support.errors import UserError
-from theory.support.files import require_regular
+from theory.support.reading import require_regular
 
 Array = NDArray[np.float64]
 USER_LOSSES = ("squared", "logistic", "sigmoid")

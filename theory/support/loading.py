@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.support.errors import UserError
-from theory.support.files import read_bytes
+from theory.support.reading import read_bytes
 
 #: How the names of modules begin that are loaded from a path, and so can't be imported by name.
 LOADED = "theory_file_"

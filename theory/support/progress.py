@@ -67,7 +67,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._lines:
+        elif self._beat.is_alive():
             self._over.set()
             self._beat.join()
 

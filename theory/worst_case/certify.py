@@ -19,6 +19,7 @@ from theory.support.errors import UserError
 from theory.support.files import check_folder, write_text
 from theory.support.locks import lock
 from theory.support.progress import Progress
+from theory.support.reading import read_text
 from theory.worst_case.cells import Cell, standard_grid
 from theory.worst_case.certificate import certify, head_of, width
 from theory.worst_case.constraints import SolverError
@@ -40,7 +41,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         UserError: a line is no certificate.
     """
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = read_text(path).splitlines() if path.exists() else []
         found = {key(line["cell"]): line for line in map(json.loads, lines)}
         for certificate in found.values():
             width(certificate)

@@ -30,6 +30,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 from theory.support.files import write_json
 from theory.support.progress import Progress
+from theory.support.reading import read_text
 from theory.theorems.t2_synchronised import least_last_loss
 from theory.worst_case.cells import Cell
 from theory.worst_case.closed_forms import crossing_floor
@@ -158,7 +159,7 @@ def _read(path: Path | None) -> tuple[float, float] | None:
     if path is None or not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         return float(content["value"]), float(content["certified"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

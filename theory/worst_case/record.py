@@ -13,6 +13,7 @@ from typing import Any
 from theory.support.errors import UserError
 from theory.support.files import write_json
 from theory.support.provenance import provenance
+from theory.support.reading import read_text
 from theory.worst_case import outer_steps
 from theory.worst_case.many_local_steps import LimitRow, SpiralRow
 from theory.worst_case.outer_findings import outer_findings
@@ -127,7 +128,7 @@ def as_finding(content: dict[str, Any]) -> Finding:
 
 def _read(path: Path, option: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: python -m theory.worst_case {option} makes it"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from theory.support.files import remove_stale_parts, write_json
+from theory.support.reading import read_text
 from theory.support.verdicts import FAILED, HOLDS
 from theory.theorems.t4_linear import instance_simplex
 from theory.worst_case.cells import Cell
@@ -279,7 +280,7 @@ def _read(
     if path is None or not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         rows = [Row(**row) for row in content["rows"]]
         if [row.n for row in rows] != _counts(cell, nodes):
             raise ValueError("rows are missing")
