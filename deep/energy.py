@@ -16,7 +16,7 @@ import typer
 from deep.checkpoint import Checkpoint, load_checkpoint
 from deep.config import Config
 from deep.display import Display
-from deep.distributed import say_once
+from deep.distributed import say_once, under_torchrun
 from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
@@ -70,6 +70,9 @@ def energy(
     Exit status: 0 done; 1 the balance does not close to 1e-6 of D_0, or the repetition ended elsewhere;
     2 bad input; 130 interrupted.
     """
+    if under_torchrun():
+        # A balance adds up one node after the other anyway, and each process would write it.
+        raise UserError("deep.energy is started by torchrun, allowed: one process, without it")
     whole("--rows", rows, 1)
     check_outputs({"--result": result}, {"RUN": run if run.is_file() else None})
     if result is not None and run.resolve() in result.resolve().parents:

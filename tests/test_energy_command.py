@@ -140,11 +140,21 @@ def test_bad_input_is_one_line(
         ([runs.recorded, "--rows", 0], "--rows is 0"),
         ([runs.plain, "--data", runs.other, "--quiet"], "allowed: the images of the run"),
         ([runs.plain, "--data", tmp_path / "none", "--quiet"], "none"),
+        ([runs.recorded, "--data", runs.data], "has recorded its balance, allowed: no --data"),
     ]
     for arguments, message in cases:
         assert energy.main([str(word) for word in arguments]) == 2, message
         output = capsys.readouterr()
         assert output.err.count("\n") == 1 and message in output.err
+
+
+def test_processes_of_torchrun_do_not_all_write_one_balance(
+    runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert energy.main([str(runs.recorded)]) == 2
+    assert "allowed: one process" in capsys.readouterr().err
 
 
 def test_medians_are_of_what_lies_in_a_window() -> None:
