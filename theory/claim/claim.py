@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem, Simulated
 from theory.simulation.local_sgd import run_local_sgd
 from theory.simulation.moments import exact_moments
+from theory.support.errors import UserError
 from theory.theorems.assumptions import (
     convex,
     grows_locally,
@@ -127,9 +129,20 @@ def from_theorem(theorem: Theorem, gradient: str) -> Claim:
 
     def bound(problem: Problem, setting: Setting) -> float:
         applies, _ = theorem.applies(problem, setting)
-        return theorem.bound(problem, setting, setting.iterations) if applies else math.inf
+        if not applies:
+            return math.inf
+        found = theorem.bound(problem, setting, setting.iterations)
+        if not isinstance(found, numbers.Real) or math.isnan(found):
+            raise UserError(
+                f"theorem {theorem.name!r}: its bound on {problem.name} is {found!r}, allowed: a number"
+            )
+        return float(found)
 
     known = {str(metric): name for name, metric in METRICS.items()}
+    if str(theorem.metric) not in known:
+        raise UserError(
+            f"theorem {theorem.name!r} is about {theorem.metric}, allowed: {', '.join(known)}"
+        )
     return Claim(
         text=theorem.statement or theorem.name,
         metric=known[str(theorem.metric)],

@@ -92,7 +92,8 @@ def search_lower(
                         "beta": 1.0,
                     }
                     claimed = float(claim({name: numbers[name] for name in claim.names}))
-                    if not math.isfinite(claimed) or claimed <= 0:
+                    # Too large for a number is a claim too, and a false one.
+                    if math.isnan(claimed) or claimed <= 0:
                         continue
                     largest = largest_loss(kappa, k, r, factor)
                     if worst is None or largest / claimed < worst.ratio:

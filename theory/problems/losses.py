@@ -240,8 +240,22 @@ def check_loss(loss: MarginLoss, targets: Array, reach: float = 0.0) -> None:
     ]
     steep = np.abs(slopes[0])
     tests.append((steep <= loss.steepest * (1 + 1e-9), "slope", "above the steepest", slopes[0]))
+    # From each point of the grid to the next too: a slope may jump in between.
+    gaps = np.diff(low)
+    steps = np.diff(slopes[0]) / gaps
+    rough = 1e-9 * (loss.curvature + (np.abs(slopes[0][:, 1:]) + steep[:, :-1]) / gaps)
+    tests.append(
+        (
+            np.abs(steps) <= loss.curvature + rough,
+            "mean second derivative up to the next point",
+            f"above the curvature bound {loss.curvature:.6g}",
+            steps,
+        )
+    )
     if loss.convex:
         tests.append((change >= -bend, "second derivative", "below 0, so it is not convex", change))
+        convex = steps >= -rough
+        tests.append((convex, "second derivative", "below 0, so it is not convex", steps))
     if loss.attained:
         least = np.broadcast_to(_at(loss, "value", t, t), low.shape)
         tests.append((np.abs(least) <= slack, "value at z = t", "not the minimum 0", least))

@@ -20,7 +20,7 @@ from theory.simulation.compiled_engines import ENGINES, make_engine
 from theory.simulation.draws import Draws
 from theory.simulation.engines import METRICS, Engine, Plan, cheapest_engine, is_compiled
 from theory.simulation.outer_steps import OuterRule
-from theory.simulation.variants import FedAvg, Variant, check_variant
+from theory.simulation.variants import FedAvg, Variant, check_variant, selects_everyone
 from theory.support import memory
 from theory.support.errors import UserError
 
@@ -172,7 +172,7 @@ def run_local_sgd(
     )
     last = local_steps * rounds
     grid = arguments.grid(record, last)
-    everyone = isinstance(chosen, FedAvg) and chosen.participants in (None, problem.n_nodes)
+    everyone = isinstance(chosen, FedAvg) and selects_everyone(chosen, problem.n_nodes)
     # With full gradients at all nodes every seed is the same run; one is simulated.
     simulated = seed_list[:1] if batch == 0 and everyone else seed_list
     runs = np.repeat(etas, len(simulated))

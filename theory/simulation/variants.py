@@ -224,6 +224,15 @@ class FedAvg(Variant):
         )
 
 
+def selects_everyone(variant: Variant, n_nodes: int) -> bool:
+    """Whether every node takes part in every round, so that clients are no source of chance."""
+    select = type(variant).select
+    if select is FedAvg.select:
+        assert isinstance(variant, FedAvg)
+        return variant.participants in (None, n_nodes)
+    return select is Variant.select
+
+
 def check_variant(variant: Variant, n_nodes: int) -> None:
     """Refuse a variant that does not fit a problem of ``n_nodes`` nodes.
 

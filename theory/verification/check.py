@@ -13,6 +13,7 @@ Three routes, by what the theorem says and the problem allows:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from theory.problems.protocols import Problem
 from theory.simulation import arguments
 from theory.simulation.moments import ExactMoments
 from theory.simulation.variants import FedAvg, Variant
+from theory.support.errors import UserError
 from theory.theorems import Setting, Theorem
 from theory.verification.judge import Judge
 from theory.verification.outcome import Check as Check
@@ -103,6 +105,7 @@ def verify_all(
     arguments.seed_list(seeds)
     if step_size is not None:
         arguments.step_sizes(step_size)
+    check_names(theorems)
     checks: dict[str, Check] = {}
     groups: dict[Setting, list[Theorem]] = {}
     label = "" if variant is None else variant.name
@@ -121,6 +124,16 @@ def verify_all(
         judge = Judge(problem, setting, batch_size, engine, violation, variant, known)
         checks |= judge.decide(group, seeds)
     return [checks[theorem.name] for theorem in theorems]
+
+
+def check_names(theorems: Sequence[Theorem]) -> None:
+    """Refuse two theorems of one name, which verdicts and tables could not tell apart."""
+    for name, count in Counter(theorem.name for theorem in theorems).items():
+        if count > 1:
+            raise UserError(
+                f"{count} theorems are called {name!r}, allowed: a name each, as "
+                "dataclasses.replace(theorem, name=...) gives"
+            )
 
 
 def _setting(plain: Setting, variant: Variant) -> Setting:

@@ -6,6 +6,7 @@ See :mod:`theory.verification.check` for the three routes.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -17,10 +18,11 @@ from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
 from theory.simulation.local_sgd import LocalSGDResult, run_local_sgd
 from theory.simulation.moments import ExactMoments, exact_moments
-from theory.simulation.variants import FedAvg, Variant
+from theory.simulation.variants import FedAvg, Variant, selects_everyone
 from theory.support.errors import UserError
 from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
 from theory.theorems import Metric, Setting, Theorem
+from theory.theorems.base import BestAtRounds
 from theory.verification.intervals import Range, mean_interval
 from theory.verification.outcome import (
     ROUNDING,
@@ -37,7 +39,14 @@ from theory.verification.outcome import (
     variant_of,
 )
 from theory.verification.ranges import NOTHING, path_range, paths_agree
-from theory.verification.resolution import EPS, inconsistency, resolution, start_resolution
+from theory.verification.resolution import (
+    EPS,
+    LOG_STEP,
+    inconsistency,
+    resolution,
+    start_resolution,
+    step_resolution,
+)
 from theory.verification.violations import Violation
 
 Array = NDArray[np.float64]
@@ -45,6 +54,8 @@ Array = NDArray[np.float64]
 LOCAL_LOSS, BATCH_LOSS = Metric("local_loss", averaged=True), Metric("batch_loss", averaged=True)
 # While an interval holds the bound the seeds are multiplied by MORE, up to MOST times as many.
 MORE, MOST = 4, 64
+# Squares of a smoothness and of a step size 1/L must be numbers.
+_SMALLEST = 1e-150
 
 
 class Judge:
@@ -77,10 +88,7 @@ class Judge:
         self.has_batches = setting.gradient == "full" or hasattr(problem, "sample_losses")
         sizes = np.asarray(getattr(problem, "node_sizes", [2]))
         # One's own variant draws nothing but clients.
-        everyone = type(self.variant).select is Variant.select or (
-            isinstance(self.variant, FedAvg)
-            and self.variant.participants in (None, problem.n_nodes)
-        )
+        everyone = selects_everyone(self.variant, problem.n_nodes)
         self.deterministic = everyone and (setting.gradient == "full" or int(sizes.max()) == 1)
         # The batches' losses have the nodes' as their mean only under uniform sampling.
         self.unbiased = self.known and setting.order == "uniform"
@@ -107,6 +115,9 @@ class Judge:
         checks: dict[str, Check] = {}
         if self.problem.initial_distance <= start_resolution(self.problem):
             why = "the run starts at x*, to rounding: both sides are 0"
+            return {t.name: self._undecided(t, why) for t in theorems}
+        if not _SMALLEST < self.problem.smoothness < 1 / _SMALLEST:
+            why = f"L is {self.problem.smoothness:.1e}: its square or eta's leaves double precision"
             return {t.name: self._undecided(t, why) for t in theorems}
         if self.violation.run_changes.get("averaging") is False:
             rounds = [t for t in theorems if t.reads_rounds or self.variant != FedAvg()]
@@ -135,7 +146,9 @@ class Judge:
     def _is_exact(self, theorem: Theorem) -> bool:
         # The distance to a wrong x* is no quadratic form of the error alone.
         moved = self.claimed is not self.problem and "distance" in theorem.metric.name
-        return self.exact and not theorem.every_path and not moved
+        # The least of the expectations is not the expectation of the least.
+        best = isinstance(theorem.metric, BestAtRounds) and not self.deterministic
+        return self.exact and not theorem.every_path and not moved and not best
 
     def _moments(self, averages: set[str]) -> ExactMoments:
         assert isinstance(self.problem, MarginProblem)
@@ -186,7 +199,10 @@ class Judge:
 
     def _bound(self, theorem: Theorem) -> float:
         bound = theorem.bound(self.claimed, self.setting, self.setting.iterations)
-        if np.shape(bound) != () or isinstance(bound, complex) or not bound >= 0:
+        real = isinstance(bound, numbers.Real) or (
+            isinstance(bound, np.ndarray) and not bound.shape
+        )
+        if not real or not bound >= 0:
             raise UserError(
                 f"theorem {theorem.name!r}: its bound on {self.problem.name} is {bound!r}, allowed: a "
                 "number of at least 0"
@@ -197,8 +213,9 @@ class Judge:
         value, bound = float(theorem.metric.read(moments)), self._bound(theorem)
         assert isinstance(self.problem, MarginProblem)
         left = inconsistency(theorem.metric, self.problem)
+        floor = max(UNDERFLOW, left, step_resolution(theorem.metric, self.problem, self.setting))
         check = replace(
-            self._check(theorem, value, value, value, bound, "exact", max(UNDERFLOW, left)),
+            self._check(theorem, value, value, value, bound, "exact", floor),
             **best_and_last(theorem.metric, moments),
         )
         if not is_linear(theorem):
@@ -216,8 +233,14 @@ class Judge:
     ) -> Check:
         """A linear rate is compared by logarithms, which do not underflow."""
         start = math.log(theorem.bound(self.claimed, self.setting, 0))
-        if log_bound > -math.inf or log_measured == -math.inf:
-            holds = log_measured <= log_bound + ROUNDING
+        t = self.setting.iterations
+        seen = math.log(self.problem.initial_distance) + t * LOG_STEP
+        if log_bound < seen and log_measured < seen and not check.measured == check.bound == 0:
+            why = f"an iteration falls by less than {math.exp(LOG_STEP):.0e}, which rounding leaves"
+            check = replace(check, verdict=UNDECIDED, why=why)
+        elif log_bound > -math.inf or log_measured == -math.inf:
+            # Every iteration is rounded, and so is its logarithm.
+            holds = log_measured <= log_bound + ROUNDING + 100 * EPS * t
             check = replace(check, verdict=HOLDS if holds else FAILED, why="")
         elif check.measured < UNDERFLOW:
             why = "the bound is 0 to rounding, and what is measured is rounding"
@@ -259,6 +282,12 @@ class Judge:
         bounds = np.full(len(values), bound)
         if theorem.path_bound is not None:
             own = [theorem.path_bound(self.claimed, self.setting, r) for r in paths.results]
+            counts = [len(np.atleast_1d(theorem.metric.read(r))) for r in paths.results]
+            if [np.shape(bound) for bound in own] != [(count,) for count in counts]:
+                raise UserError(
+                    f"theorem {theorem.name!r}: its path_bound has shape {np.shape(own[0])}, allowed: "
+                    f"({counts[0]},), a number a seed"
+                )
             bounds = np.nan_to_num(np.concatenate(own) * self.violation.bound_factor, nan=-math.inf)
         worst = int(np.argmax(values - bounds))
         value, limit = float(values[worst]), float(bounds[worst])

@@ -136,15 +136,37 @@ def is_linear(theorem: Theorem) -> bool:
 
 def log_rate_bound(theorem: Theorem, problem: Problem, setting: Setting) -> float:
     """Logarithm of a linear rate's bound after R rounds, which may underflow, as may a round's."""
-    start = theorem.bound(problem, setting, 0)
-    direct = theorem.bound(problem, setting, setting.iterations)
+    start, last = theorem.bound(problem, setting, 0), setting.iterations
+    direct = theorem.bound(problem, setting, last)
     if start <= 0:
         return -math.inf
-    for t in (setting.iterations, setting.local_steps, 1):
+    if direct > UNDERFLOW:
+        return math.log(direct)
+    for t in (setting.local_steps, 1):
         after = theorem.bound(problem, setting, t)
         if UNDERFLOW < after < start:
-            return math.log(start) + setting.iterations / t * math.log(after / start)
-    return math.log(direct) if direct >= start else -math.inf
+            slope = math.log(after / start) / t
+            # Of one's own it may be no power: then what underflows is 0, as it says.
+            times = [t * 2**j for j in range(1, (last // t).bit_length())]
+            logs = [
+                _log(theorem.bound(problem, setting, s)) - math.log(start) for s in (*times, last)
+            ]
+            lines = [slope * s for s in (*times, last)]
+            if all(map(_alike, logs, lines)):
+                return math.log(start) + slope * last
+            return -math.inf
+    return -math.inf
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > UNDERFLOW else -math.inf
+
+
+def _alike(log: float, line: float) -> bool:
+    """Whether a bound lies on its line, or both are too small for a number."""
+    if log > -math.inf:
+        return math.isclose(log, line, rel_tol=1e-6, abs_tol=1e-6)
+    return line < math.log(UNDERFLOW) + 20
 
 
 def rates(log_measured: float, log_bound: float, setting: Setting) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from theory.verification.summary import (
     compare_sharper,
     summarise,
 )
-from theory.verification.sweep import LEVELS, PROBLEMS, Sweep, run_sweep
+from theory.verification.sweep import LEVELS, PROBLEMS, Sweep, cells, run_sweep
 from theory.verification.tightness import Tightness, tightness_table
 
 # What says where a theorem does not apply, and why.
@@ -70,6 +70,15 @@ class Report:
     @property
     def sharper(self) -> list[SharperSummary]:
         """Theorems beside their sharper variants."""
+        if self.sweep.step_factors:
+            # All at one step size are compared with one another, whatever else was asked for.
+            at: dict[float, list[Check]] = {}
+            todo = cells(self.sweep)
+            each = len(self.checks) // max(1, len(todo))
+            for i, cell in enumerate(todo):
+                assert cell.step_factor is not None
+                at.setdefault(cell.step_factor, []).extend(self.checks[i * each : (i + 1) * each])
+            return compare_sharper([], at)
         return compare_sharper(self.checks, self.at_steps, self.without_s8)
 
     def count(self, verdict: str) -> int:

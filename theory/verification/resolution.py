@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from theory.problems.margin import MarginProblem
 from theory.problems.protocols import Problem
-from theory.theorems import Metric
+from theory.theorems import Metric, Setting
 
 EPS = float(np.finfo(float).eps)
 # Engines hold ||x - x*||^2, a quadratic form in margin space, to this share of D.
 _DISTANCE_SHARE = 1e-12
 # Rounding errors of a model's coordinates add up over a run to this many units in the last place.
 _UNITS = 1e3
+#: A step of the exact moments is a difference of terms as large as what it starts from, so that of a fall
+#: by a smaller factor only rounding is left.
+LOG_STEP = math.log(_UNITS * EPS)
 
 
 def start_resolution(problem: Problem) -> float:
@@ -33,8 +38,22 @@ def resolution(metric: Metric, problem: Problem) -> float:
     rounding = start_resolution(problem)
     if "distance" in metric.name or metric.name == "consensus":
         return max(_DISTANCE_SHARE * problem.initial_distance, rounding) if rounding else 0.0
-    factor = problem.smoothness**2 if "gradient" in metric.name else 0.5 * problem.smoothness
-    return factor * rounding
+    return _factor(metric, problem) * rounding
+
+
+def step_resolution(metric: Metric, problem: Problem, setting: Setting) -> float:
+    """What rounding may leave of exact moments in a few steps that should end at 0."""
+    if metric.averaged:
+        return 0.0  # the start counts too, and is not small
+    scale = _factor(metric, problem) * problem.initial_distance
+    return scale * math.exp(max(setting.iterations * LOG_STEP, -700.0))
+
+
+def _factor(metric: Metric, problem: Problem) -> float:
+    """The most that a metric is at squared distance 1."""
+    if "distance" in metric.name or metric.name == "consensus":
+        return 1.0
+    return problem.smoothness**2 if "gradient" in metric.name else 0.5 * problem.smoothness
 
 
 def inconsistency(metric: Metric, problem: MarginProblem) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -23,8 +24,8 @@ from theory.simulation.compiled_engines import ENGINES
 from theory.simulation.variants import FedAvg, Variant, load_variant
 from theory.support import numbers
 from theory.support.errors import UserError
-from theory.theorems import SHARPER, THEOREMS, find_theorems, instance_0, instance_3
-from theory.verification.check import Check, verify_all
+from theory.theorems import SHARPER, T7_FAMILY, THEOREMS, find_theorems, instance_0, instance_3
+from theory.verification.check import Check, check_names, verify_all
 from theory.verification.violations import VIOLATIONS, find_violation
 
 PROBLEMS = ("least-squares", "power-law", "logistic", "separable", "sigmoid", "I0", "I3")
@@ -77,7 +78,15 @@ class Sweep:
         Raises:
             UserError: names the option, the value and what is allowed.
         """
-        find_theorems(self.theorems)
+        chosen = find_theorems(self.theorems)
+        check_names(chosen)
+        ours = {theorem.name: theorem for theorem in (*THEOREMS, *SHARPER, *T7_FAMILY)}
+        for theorem in chosen:
+            if ours.get(theorem.name, theorem) is not theorem:
+                raise UserError(
+                    f"a theorem of your own is called {theorem.name!r} as one of ours is, allowed: a name of "
+                    "its own, as dataclasses.replace(theorem, name=...) gives"
+                )
         for name, values, allowed in (
             ("problem", self.problems, PROBLEMS),
             ("heterogeneity", self.heterogeneity, generators.HETEROGENEITIES),
@@ -164,6 +173,8 @@ def make_problem(sweep: Sweep, name: str, heterogeneity: Heterogeneity | None) -
         loaded = load_problem(name, sweep.loss)
         if sweep.participants is not None:
             numbers.whole(f"participants of {name}", sweep.participants, 1, loaded.n_nodes)
+        if [Path(other).name for other in sweep.data].count(loaded.name) > 1:
+            loaded.name = name  # two files of one name in two folders
         return loaded
     if name in INSTANCES:
         problem = (instance_0("T1", 1) if name == "I0" else instance_3(1)).problem
