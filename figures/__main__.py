@@ -80,7 +80,13 @@ def main(
     kept = ROOT / "figures" if keeps else folder
     if entries:
         check_folder("--out", folder)
-        check_outputs({"the page": kept / "report.html" if PAGE in asked else None})
+        made = {
+            path.name: path
+            for entry in entries
+            for path in (folder / f"{entry.name}.{kind}" for kind in ("pdf", "png", "json"))
+            if path.exists()
+        }
+        check_outputs({"the page": kept / "report.html" if PAGE in asked else None, **made})
     outcomes = _make(console, entries, folder, quick)
     absent = dict.fromkeys(outcome.missing for outcome in outcomes if outcome.missing)
     if PAGE in asked:

@@ -13,11 +13,12 @@ from claim_cases import claim
 from theory.claim.__main__ import app, run_entry
 from theory.claim.book import Entry, read_book
 from theory.claim.lower import largest_loss
-from theory.claim.search import search_known
+from theory.claim.search import search_known, search_solved
 from theory.claim.verdict import HOLDS_HERE, NOT_REFUTED, REFUTED, grid, try_to_break
 from theory.problems.explicit import rank_one_nodes
 from theory.problems.files import load_problem
 from theory.simulation.local_sgd import run_local_sgd
+from theory.support import memory
 from theory.support.command import run_command
 from theory.support.errors import UserError
 
@@ -47,6 +48,14 @@ def test_a_true_claim_holds_at_the_sizes_that_were_solved_and_no_adversary_is_as
     outcome = try_to_break(claim("L*D/(4*R)", "best"), grid([2], [1, 2], [1.0]))
     assert outcome.verdict == HOLDS_HERE and outcome.claim.homogeneous
     assert outcome.reports[2].tried == 0
+
+
+def test_a_worst_case_that_does_not_fit_is_left_out_with_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    report = search_solved(claim("L*D", "last"), grid([1], [10_000], [1.0]))
+    assert report.tried == 0 and "it needs about" in report.left_out[0]
 
 
 def test_time_that_is_over_ends_a_search_between_two_problems() -> None:

@@ -76,7 +76,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["worst-case", "-R", "1,,2"], "--rounds is '1,,2', allowed"),
     ([*WORST, "-K", "3000", "--time-limit", "5"], "lower -K or -R"),
     ([*WORST, "-K", "100000"], "lower -K or -R"),
-    ([*WORST, "--growth", "nan"], "--growth is nan, allowed: finite numbers above 0 and below 1"),
+    ([*WORST, "--growth", "nan"], "--growth is nan, allowed: finite numbers of at least 1e-09"),
     (["claim", "L*D", "-K", "0"], "is 0, allowed"),
     (["claim", "L**"], "allowed"),
     ([*DEEP, "--device", "cpu:3"], "the device 'cpu:3' is not supported"),
@@ -99,6 +99,25 @@ REFUSED: list[tuple[list[str], str]] = [
     (["claim", "L*D", "--kappa", "9"], "--kappa is given with a claim from above"),
     (["claim", "--book", "-K", "3"], "allowed: --time-limit, --seed, --json"),
     (["claim", "--theorem", "mine.py:MINE", "--metric", "best"], "--metric is given with --theor"),
+    (["claim", "L*D", "--growth", "0.5"], "--growth is given with --class convex"),
+    ([*WORST, "--cache", "c"], "--cache is given with --no-cache, which does not use it"),
+    ([*WORST, "--metric", "last", "--growth", "0.7"], "allowed with the metric distance only"),
+    ([*I0, "--dimension", "300"], "--dimension is given with instances, which does not use it"),
+    ([*DATA, "good.npz", "--heterogeneity", "iid"], "--heterogeneity is given with --data"),
+    (
+        [*LEAST, "--engine", "exact", "--break", "greedy-server"],
+        "engine is exact, allowed without --break greedy-server",
+    ),
+    # An output that another option is about to make a folder.
+    (
+        ["worst-case", "--quick", "--no-pepit", "--cache", "kept", "--json", "kept"],
+        "--json is kept: is a directory",
+    ),
+    (["claim", "L*D", "--out", "shown", "--json", "shown"], "--json is shown: is a directory"),
+    # Ends of a range where double precision solves nothing.
+    ([*WORST, "--step-size", "1.99999999999"], "--step-size is 1.99999999999, allowed"),
+    ([*WORST, "--step-size", "1e-320"], "allowed: finite numbers of at least 1e-06"),
+    ([*WORST, "--growth", "1e-300"], "--growth is 1e-300, allowed"),
     # Work for hours, which no time limit would end.
     (["claim", "L*D", "-K", "1000", "-R", "11"], "K R (all iterations) is 11000, allowed"),
     ([*DATA, "good.npz", "--participants", "9"], "participants of good.npz is 9, allowed"),
@@ -157,7 +176,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ),
     # More than any machine has.
     ([*DEEP, "--threads", "1000000"], "--threads is 1000000, allowed: integers from 1 to 1024"),
-    ([*WORST, "-n", "30000"], "--nodes is 30000, allowed: integers from 2 to 1000"),
+    ([*WORST, "-n", "30000"], "--nodes is 30000, allowed: integers from 2 to 100"),
 ]
 
 

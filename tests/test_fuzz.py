@@ -31,7 +31,7 @@ FEW = settings(
 
 #: Small work that every example begins with; what is drawn comes after it, and then counts.
 SMALL = {
-    "verify": "--theorem T1 --problem I0 -K 1 -R 3 --seeds 2 -n 2",
+    "verify": "--theorem T1 --problem I0 -K 1 -R 3 --seeds 2",
     "worst-case": "-K 1 -R 1 --step-size 1 --metric average_sync --no-pepit --no-cache --time-limit 2",
     "baselines": "--quick --heterogeneity iid -K 1 -R 2 -n 2 -d 16 --most 4 --seeds 2 --eps 0.4",
     "advise": "--quick -K 1 -R 4 -n 2 -d 32 --seeds 1",

@@ -202,7 +202,7 @@ def test_clients_and_outer_steps_come_with_their_theorems(
 def test_nothing_applicable_is_said_and_exits_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "--theorem", "T5", "--problem", "I0", *SMALL) == 3
+    assert run(monkeypatch, "--theorem", "T5", "--problem", "least-squares", *SMALL) == 3
     assert "Nothing could be decided" in capsys.readouterr().out
 
 

@@ -137,3 +137,17 @@ def test_the_command_writes_what_was_found(
     content = json.loads(file.read_text())
     assert content["pairs"][-1]["gain"] == pytest.approx(again.pairs[-1].gain)
     assert {"hardware", "commit", "units", "findings"} <= set(content)
+
+
+def test_a_kept_cell_without_a_number_is_solved_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = [outer_steps.sweep(tmp_path, (1,), (1,), maps=()).pairs[0].value]
+    damaged = sorted(tmp_path.glob("outer-*.json"))
+    for path, content in zip(
+        damaged, ['{"value": NaN, "certified": NaN}', "{}", "[1]"], strict=False
+    ):
+        path.write_text(content)
+    values.append(outer_steps.sweep(tmp_path, (1,), (1,), maps=()).pairs[0].value)
+    assert values[1] == pytest.approx(values[0], abs=1e-9)
+    assert capsys.readouterr().err.count("is damaged: its cell is solved again") == 3

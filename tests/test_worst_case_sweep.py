@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from worst_case_cells import make_cell
 
+from theory.support.verdicts import UNDECIDED
 from theory.worst_case import rows as pep_rows
 from theory.worst_case.cells import Cell, make_cells, standard_grid
 from theory.worst_case.constraints import SolverError
@@ -97,7 +98,7 @@ def test_a_cell_out_of_time_has_no_number_and_is_tried_again_with_more(tmp_path:
     assert run_cells(cells, [2], tmp_path, time_limit=1e-9) == [solved]
 
 
-def test_a_cell_that_does_not_converge_is_failed_and_not_kept(
+def test_a_cell_that_does_not_converge_is_undecided_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -105,7 +106,7 @@ def test_a_cell_that_does_not_converge_is_failed_and_not_kept(
 
     monkeypatch.setattr(pep_rows, "worst_case", fail)
     (row,) = run_cells([make_cell(2, 1, 1.0, "last")], [2], tmp_path)
-    assert (row.verdict, row.worst_case, row.why) == (FAILED, None, "not converged: a test")
+    assert (row.verdict, row.worst_case, row.why) == (UNDECIDED, None, "not converged: a test")
     assert not list(tmp_path.glob("*.json"))
 
 

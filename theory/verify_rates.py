@@ -31,10 +31,12 @@ from theory.theorems.explain import explain
 from theory.verification import tables
 from theory.verification.options import DATA_HELP, LOSS_HELP
 from theory.verification.report import Report, as_csv, as_json, digest, make_report
-from theory.verification.sweep import GRADIENTS, LEVELS, PROBLEMS, Sweep, make_problem
+from theory.verification.sweep import GRADIENTS, INSTANCES, LEVELS, PROBLEMS, Sweep, make_problem
 from theory.verification.violations import VIOLATIONS
 
 app = cli.make_app()
+#: Parameters of main that only generated problems have.
+GENERATED = {"nodes", "dimension", "heterogeneity", "seed"}
 # Lists are typed as "1,5" or by repeating the option.
 Words = list[str] | None
 
@@ -47,6 +49,7 @@ def _explain(name: str | None) -> None:
 
 @app.command()
 def main(
+    context: typer.Context,
     theorem: Annotated[
         Words, typer.Option(help="T0 ... T6, T2/S3, file.py:NAME; default: all.")
     ] = None,
@@ -156,6 +159,9 @@ def main(
         problem_seed=seed,
     )
     sweep.check()
+    if not set(sweep.problems) - set(INSTANCES):
+        kept = {p.name for p in context.command.params if p.name} - GENERATED
+        cli.refuse_unused(context, "--data" if sweep.data else "instances", kept)
     inputs: dict[str, Path | None] = {f"--data {path}": Path(path) for path in sweep.data}
     inputs |= {f"--theorem {text}": file_of(text) for text in sweep.theorems}
     inputs |= {"--variant": file_of(variant), "--loss": file_of(loss)}

@@ -93,9 +93,10 @@ def main(
     grid. A formula is arithmetic: + - * / ^ ( ) sqrt log exp min max.
     """
     inputs = {f"--out {name}": out / name for name in COUNTEREXAMPLE} if out is not None else {}
-    check_outputs({"--json": json_file}, {"--theorem": file_of(theorem), **inputs})
     if out is not None:
+        # First, as it may be made where another output is asked for.
         check_folder("--out", out)
+    check_outputs({"--json": json_file}, {"--theorem": file_of(theorem), **inputs})
     if sum([bool(claim), bool(theorem), book]) != 1:
         raise UserError("give one of: a formula, --theorem file.py:NAME, --book")
     if book:
@@ -105,9 +106,13 @@ def main(
         cli.refuse_unused(context, "--lower", kept)
     else:
         # A theorem has its own metric and assumptions.
-        without = {"kappa", "metric", "family"} if theorem else {"kappa"}
-        kept = {parameter.name for parameter in context.command.params if parameter.name} - without
-        cli.refuse_unused(context, "--theorem" if theorem else "a claim from above", kept)
+        without = {"kappa", "metric", "family", "growth"} if theorem else {"kappa"}
+        names = {parameter.name for parameter in context.command.params if parameter.name}
+        cli.refuse_unused(
+            context, "--theorem" if theorem else "a claim from above", names - without
+        )
+        if family != "growth":
+            cli.refuse_unused(context, f"--class {family}", names - {"growth"})
     seconds = numbers.real("--time-limit", seconds, above=0)
     numbers.choice("--metric", metric, METRICS)
     numbers.choice("--class", family, CLASSES)

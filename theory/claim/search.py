@@ -12,6 +12,7 @@ from theory.claim.claim import ROUNDING, Claim, Measurement, evaluate, measure, 
 from theory.claim.expression import Expression
 from theory.problems import generators
 from theory.problems.protocols import Problem
+from theory.support import memory
 from theory.theorems import (
     Setting,
     instance_0,
@@ -24,6 +25,7 @@ from theory.theorems import (
 )
 from theory.theorems.base import Instance
 from theory.worst_case import cells as cells_of_class
+from theory.worst_case import costs
 from theory.worst_case.constraints import SolverError
 from theory.worst_case.extremal import ExtremalProblem, attained
 from theory.worst_case.reduction import WorstCase, worst_case
@@ -286,6 +288,11 @@ def search_solved(
             metric=claim.metric,
             growth=mu,
         )
+        needed, there = costs.memory_needed(to_solve), memory.available()
+        if there is not None and needed > there:
+            report.left_out.append(f"{cell}: it needs about {memory.size(needed)} of memory")
+            tick(1.0)
+            continue
         try:
             solved = worst_case(to_solve, time_limit=None if math.isinf(left) else left)
         except SolverError as error:

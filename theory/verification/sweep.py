@@ -103,6 +103,10 @@ class Sweep:
         self.chosen_variant(self.n_nodes)
         if self.violation is not None:
             numbers.choice("--break", self.violation, VIOLATIONS)
+            if self.engine == "exact" and find_violation(self.violation).run_changes:
+                raise UserError(
+                    f"engine is exact, allowed without --break {self.violation}: its runs are sampled"
+                )
         for k in self.local_steps:
             numbers.whole("K (local steps)", k, 1)
         numbers.whole("seeds", self.seeds, 2, MOST_SEEDS)

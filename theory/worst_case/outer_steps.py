@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -160,8 +161,12 @@ def _read(path: Path | None) -> tuple[float, float] | None:
         return None
     try:
         content = json.loads(read_text(path))
-        return float(content["value"]), float(content["certified"])
-    except (OSError, ValueError, KeyError, TypeError):
+        value, certified = float(content["value"]), float(content["certified"])
+        if not (math.isfinite(value) and math.isfinite(certified)):
+            raise ValueError("no number")
+        return value, certified
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        print(f"{path} is damaged: its cell is solved again", file=sys.stderr)
         return None
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from theory.support.files import remove_stale_parts, write_json
 from theory.support.reading import read_text
-from theory.support.verdicts import FAILED, HOLDS
+from theory.support.verdicts import FAILED, HOLDS, UNDECIDED
 from theory.theorems.t4_linear import instance_simplex
 from theory.worst_case.cells import Cell
 from theory.worst_case.closed_forms import bound, instance, sharper_bound, theorem_of
@@ -60,7 +60,8 @@ class Row:
         conditions: interpolation conditions that entered.
         solver: which one converged.
         seconds: to solve; without the simulation.
-        verdict: HOLDS; FAILED, with ``why``; or TIME_LIMIT where the time ran out first.
+        verdict: HOLDS; FAILED, with ``why``; TIME_LIMIT where the time ran out first, or UNDECIDED where
+            no solver converged.
     """
 
     theorem: str
@@ -99,12 +100,12 @@ def solve_cell(cell: Cell, nodes: Sequence[int], time_limit: float | None = None
         time_limit: seconds before giving up.
 
     Returns:
-        One row a number of nodes; a solver that did not converge gives FAILED rows, and one that ran
+        One row a number of nodes; a solver that did not converge gives UNDECIDED rows, and one that ran
         out of time TIME_LIMIT rows, both without numbers.
     """
     counts = _counts(cell, nodes)
     begin = time.perf_counter()
-    verdict, why = FAILED, ""
+    verdict, why = UNDECIDED, ""
     try:
         found = worst_case(cell, time_limit=time_limit)
         return [_row(found, n) for n in counts]

@@ -114,7 +114,7 @@ def maximise(
             centring = _centring(point, predictor, reach)
             step = system.step(centring, predictor)
             longest = _advance(point, step)
-        except LinAlgError:
+        except (LinAlgError, ValueError):  # also for what is no number any more
             reason = "a factorisation failed"
             break
         if longest < 1e-6:

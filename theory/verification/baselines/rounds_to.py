@@ -157,7 +157,8 @@ def _search(
         for variant in schedule.variants or (None,):
             curves = loss_curves(problem, look, variant, factors, grid, seeds, exact=False)
             for factor, paths in zip(factors, curves, strict=True):
-                reached = np.flatnonzero(paths.mean(axis=0) <= eps)
+                with np.errstate(over="ignore", invalid="ignore"):  # some diverge
+                    reached = np.flatnonzero(paths.mean(axis=0) <= eps)
                 if len(reached):
                     hits.append((int(reached[0]), factor, paths))
         if hits:
