@@ -108,6 +108,12 @@ REFUSED: list[tuple[list[str], str]] = [
         [*LEAST, "--engine", "exact", "--break", "greedy-server"],
         "engine is exact, allowed without --break greedy-server",
     ),
+    (
+        ["advise", "--data", "good.npz", "-n", "3"],
+        "--nodes is given with --data, which does not use",
+    ),
+    (["baselines", "--data", "good.npz", "--problem", "I0"], "--problem is given with --data"),
+    (["advise", "--problem", "I0", "-d", "99"], "--dimension is given with --problem I0"),
     # An output that another option is about to make a folder.
     (
         ["worst-case", "--quick", "--no-pepit", "--cache", "kept", "--json", "kept"],

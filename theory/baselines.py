@@ -53,6 +53,7 @@ class Comparison:
 
 @app.command()
 def main(
+    context: typer.Context,
     problem: options.ProblemName = options.FEW_SAMPLES,
     heterogeneity: options.Levels = None,
     local_steps: Annotated[int, typer.Option("--local-steps", "-K", help="K.")] = 5,
@@ -82,6 +83,7 @@ def main(
     numbers.whole("K R (all iterations)", local_steps * max(rounds, most), 1, 10**7)
     paths = numbers.whole("seeds", (4 if quick else 16) if seeds is None else seeds, 2, MOST_SEEDS)
     check_outputs({"--json": json}, {} if data is None else {f"--data {data}": Path(data)})
+    options.refuse_unused(context, problem, data)
     asked = options.ProblemOptions(problem, nodes, dimension, seed, data, loss)
     chosen = options.levels(heterogeneity, LEVELS)
     problems = [asked.make(level) for level in (chosen[:1] if data is not None else chosen)]

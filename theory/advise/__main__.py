@@ -44,6 +44,7 @@ MOST_ITERATIONS = 1_000_000
 
 @app.command()
 def main(
+    context: typer.Context,
     problem: options.ProblemName = "least-squares",
     heterogeneity: Annotated[
         str,
@@ -81,6 +82,7 @@ def main(
     version: cli.Version = False,
 ) -> int:
     """Constants of your nodes, where local steps begin to pay, and a setting for FedAvg."""
+    options.refuse_unused(context, problem, data)
     numbers.choice("heterogeneity", heterogeneity, options.HETEROGENEITIES)
     numbers.choice("gradient", gradient, GRADIENTS)
     cost = numbers.real("communication cost", cost, least=0)

@@ -11,9 +11,9 @@ from theory.problems import generators
 from theory.problems.files import load_problem
 from theory.problems.generators import HETEROGENEITIES, Heterogeneity
 from theory.problems.margin import MarginProblem
-from theory.support import numbers
+from theory.support import command, numbers
 from theory.support.errors import UserError
-from theory.verification.sweep import PROBLEMS, Sweep, make_problem
+from theory.verification.sweep import INSTANCES, PROBLEMS, Sweep, make_problem
 
 #: Least squares with few samples a node and many directions: the nodes' reports are far from one another.
 FEW_SAMPLES = "few-samples"
@@ -93,6 +93,20 @@ class ProblemOptions:
         )
         sweep.check()
         return make_problem(sweep, self.problem, heterogeneity)
+
+
+def refuse_unused(context: typer.Context, problem: str, data: str | None) -> None:
+    """Refuse options about generated problems beside one's own data or an instance.
+
+    Raises:
+        UserError: names the first of them that was typed.
+    """
+    names = {p.name for p in context.command.params if p.name}
+    generated = {"nodes", "dimension", "heterogeneity"}
+    if data is not None:
+        command.refuse_unused(context, "--data", names - generated - {"problem"})
+    elif problem in INSTANCES:
+        command.refuse_unused(context, f"--problem {problem}", names - generated)
 
 
 def path_seeds(seed: int, count: int) -> list[int]:
