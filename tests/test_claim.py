@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from claim_cases import claim
 
+from theory.claim import __main__ as claim_command
 from theory.claim.__main__ import app, run_entry
 from theory.claim.book import Entry, read_book
 from theory.claim.lower import largest_loss
@@ -48,6 +49,23 @@ def test_a_true_claim_holds_at_the_sizes_that_were_solved_and_no_adversary_is_as
     outcome = try_to_break(claim("L*D/(4*R)", "best"), grid([2], [1, 2], [1.0]))
     assert outcome.verdict == HOLDS_HERE and outcome.claim.homogeneous
     assert outcome.reports[2].tried == 0
+
+
+def test_of_the_book_what_was_tried_before_an_interruption_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Entry] = []
+
+    def interrupted(entry: Entry, *_: object) -> tuple[str, str]:
+        if done:
+            raise KeyboardInterrupt
+        done.append(entry)
+        return entry.came_out, "a test"
+
+    monkeypatch.setattr(claim_command, "run_entry", interrupted)
+    assert command("--book", "--json", str(tmp_path / "book.json")) == 130
+    content = json.loads((tmp_path / "book.json").read_text())
+    assert content["interrupted"] and [c["name"] for c in content["claims"]] == [done[0].name]
 
 
 def test_a_worst_case_that_does_not_fit_is_left_out_with_its_size(

@@ -14,6 +14,7 @@ from deep_cases import random_images, tiny_options, write_class_folders
 from deep import energy, reproduce
 from deep.checkpoint import load_checkpoint, save_checkpoint
 from deep.energy_record import BALANCE, read_balance
+from theory import energy as theory_energy
 from theory.energy import SOLVED, app
 from theory.support.command import run_command
 from theory.support.energy import Windows, from_rows, medians
@@ -211,6 +212,25 @@ def test_phi_hat_is_at_least_phi_in_every_window(
         else:
             assert cell["verdict"] == "HOLDS" and cell["phi"] == pytest.approx(0.6)
             assert (windows.phi_hat >= 0.6 - 1e-3).all()
+
+
+def test_what_is_done_before_an_interruption_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine, done = theory_energy._cell, list[object]()
+
+    def interrupted(*arguments: Any) -> theory_energy.Cell:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return genuine(*arguments)
+
+    monkeypatch.setattr(theory_energy, "_cell", interrupted)
+    out = tmp_path / "e.json"
+    small = "--problem least-squares --heterogeneity iid -K 1,2,3 -R 5 -n 2 --json"
+    assert run_command(app, "energy", [*small.split(), str(out)]) == 130
+    content = json.loads(out.read_text())
+    assert content["interrupted"] and [c["local_steps"] for c in content["cells"]] == [1, 2]
 
 
 def test_a_wrong_phi_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

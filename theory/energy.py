@@ -118,16 +118,19 @@ def main(
     )
     sweep.check()
     check_outputs({"--json": json})
-    cells = []
+    cells: list[Cell] = []
     todo = list(itertools.product(names, levels, ks))
-    with Progress("balances") as progress:
-        for done, (name, level, k) in enumerate(todo, 1):
-            cells.append(_cell(sweep, name, level, k, factor, reference))
-            progress.update(done, len(todo))
-    if json is not None:
-        write_json(
-            json, {**provenance(), "reference": reference, "cells": [_as_json(c) for c in cells]}
-        )
+    try:
+        with Progress("balances") as progress:
+            for done, (name, level, k) in enumerate(todo, 1):
+                cells.append(_cell(sweep, name, level, k, factor, reference))
+                progress.update(done, len(todo))
+    finally:
+        # Ctrl-C and SIGTERM too: what is done is kept.
+        if json is not None and cells:
+            whole = {} if len(cells) == len(todo) else {"interrupted": True}
+            written = [_as_json(cell) for cell in cells]
+            write_json(json, {**provenance(), **whole, "reference": reference, "cells": written})
     console = cli.console()
     console.print(_summary(cells))
     if details:

@@ -303,20 +303,25 @@ def _run_book(console: Console, seconds: float, seed: int, json_file: Path | Non
     table = Table("claim", "verdict", "by", box=None, pad_edge=False)
     rows, surprises = [], []
     entries = read_book()
-    with Progress("claims") as progress:
-        for done, entry in enumerate(entries):
-            progress.update(done, len(entries), entry.name)
-            verdict, reason = run_entry(entry, seconds, seed)
-            table.add_row(entry.name, verdict, reason)
-            told = {"name": entry.name, "says": entry.says, "source": entry.source}
-            rows.append({**told, "verdict": verdict, "by": reason})
-            if verdict != entry.came_out:
-                surprises.append(f"{entry.name} came out {verdict}, the book says {entry.came_out}")
+    try:
+        with Progress("claims") as progress:
+            for done, entry in enumerate(entries):
+                progress.update(done, len(entries), entry.name)
+                verdict, reason = run_entry(entry, seconds, seed)
+                table.add_row(entry.name, verdict, reason)
+                told = {"name": entry.name, "says": entry.says, "source": entry.source}
+                rows.append({**told, "verdict": verdict, "by": reason})
+                if verdict != entry.came_out:
+                    said = f"the book says {entry.came_out}"
+                    surprises.append(f"{entry.name} came out {verdict}, {said}")
+    finally:
+        # Ctrl-C and SIGTERM too: what is done is kept.
+        if json_file is not None and rows:
+            whole = {} if len(rows) == len(entries) else {"interrupted": True}
+            write_json(json_file, {**provenance(), **whole, "claims": rows})
     console.print(table)
     for surprise in surprises:
         console.print(surprise, markup=False)
-    if json_file is not None:
-        write_json(json_file, {**provenance(), "claims": rows})
     if surprises:
         raise typer.Exit(cli.FAILED)
 
