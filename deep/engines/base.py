@@ -5,8 +5,9 @@ the others only in `Engine.local_steps` and `Engine.scores`: same batches in, sa
 rounding. Averaging, the outer step and everything measured are defined once, here.
 
 Numbers that nodes or images contribute are brought together as vectors, one entry each, and added
-in one fixed order; models are added in float64 and rounded once. So neither the number of
-processes nor that of threads changes a float32 model.
+in one fixed order; models are added in float64 and rounded once. So with the simd engine neither
+the number of processes nor that of threads changes a float32 model. The others take their local
+steps with PyTorch's kernels, whose sums depend on the number of threads: the same number, same bits.
 """
 
 from __future__ import annotations
