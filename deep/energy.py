@@ -21,7 +21,15 @@ from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
 from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
 from deep.results import files
-from deep.run_folder import check_files, read_config, read_metrics, read_summary
+from deep.run_folder import (
+    check_files,
+    in_use,
+    read_config,
+    read_metrics,
+    read_summary,
+    rewrite_metrics,
+)
+from deep.schedule import Row
 from theory.support import command as cli
 from theory.support.energy import TOLERANCE, Windows, from_rows, medians
 from theory.support.energy_tables import LEGEND, WIDTH, window_tables
@@ -83,15 +91,18 @@ def energy(
         if recorded and data is not None:
             raise UserError(f"{run} has recorded its balance, allowed: no --data")
         if not recorded:
-            same = _measure(run, config, data, cache, device, threads, checkpoint_minutes, quiet)
+            same = _measure(
+                run, config, summary, data, cache, device, threads, checkpoint_minutes, quiet
+            )
             if not same:
                 print(
-                    "FAILED: the repetition ended with another model: another processor or another "
-                    f"version of the code; both are in {run}",
+                    "FAILED: the repetition ended with another model: another processor, another number "
+                    "of threads (engines but simd) or another version of the code; both are in "
+                    f"{run}, and the same command repeats it again",
                     file=sys.stderr,
                 )
                 return cli.FAILED
-        balance, metrics, name = read_balance(run), read_metrics(run), run.resolve().name
+        balance, metrics, name = read_balance(run), _metrics(run, summary), run.resolve().name
         if result is not None:
             files.write_result(result, files.provenance(config.data_name), run)
     else:
@@ -166,6 +177,7 @@ def _ended(folder: Path) -> tuple[Config, dict[str, Any]]:
 def _measure(
     folder: Path,
     config: Config,
+    summary: dict[str, Any],
     data: Path | None,
     cache: Path | None,
     device: str,
@@ -174,15 +186,20 @@ def _measure(
     quiet: bool,
 ) -> bool:
     """Write the balance of a run; whether its repetition, if it needed one, ended with the same bits."""
-    state = _state(folder)
+    state = _state(folder, summary)
     windows = windows_of(folder, state, config.step_size, config.local_steps)
     if windows is not None:
         write_balance(folder, windows)
         return True
     if data is None:
         raise UserError(f"{folder} holds no record of its balance: --data repeats the run")
-    machine = make_machine(device, threads)
     place = folder / REPETITION
+    # It is removed in the end, and what a link leads to is not ours to remove.
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UserError(
+            f"{place} is no folder of this command: remove it, the repetition goes there"
+        )
+    machine = make_machine(device, threads)
     try:
         with Display(quiet or machine.communicator.rank != 0) as display:
             images = load_data(
@@ -194,6 +211,8 @@ def _measure(
             )
             if images.chosen(config)[1] != config.data_fingerprint:
                 raise UserError(f"--data is {data}, allowed: the images of the run")
+            if _ended_elsewhere(place, state):
+                shutil.rmtree(place)
             run_experiment(
                 config,
                 images,
@@ -208,18 +227,58 @@ def _measure(
     finally:
         machine.communicator.close()
     again = _state(place)
-    if again.round != state.round or again.model.tobytes() != state.model.tobytes():
+    if not _same(again, state):
         return False
     write_balance(folder, windows_of(place, again, config.step_size, config.local_steps))
     shutil.rmtree(place)
     return True
 
 
-def _state(folder: Path) -> Checkpoint:
+def _ended_elsewhere(place: Path, state: Checkpoint) -> bool:
+    """Whether an earlier repetition ended, and not at ``state``: going on from it would end there again."""
+    check_files(place)
+    found = read_summary(place)
+    if found is None or found["status"] == "unfinished" or in_use(place):
+        return False
+    try:
+        again = load_checkpoint(place, read_config(place))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return again is not None and not _same(again, state)
+
+
+def _same(one: Checkpoint, other: Checkpoint) -> bool:
+    return one.round == other.round and one.model.tobytes() == other.model.tobytes()
+
+
+def _state(folder: Path, summary: dict[str, Any] | None = None) -> Checkpoint:
+    """The checkpoint of a run, the one of its end where a ``summary`` says when that was."""
     state = load_checkpoint(folder, read_config(folder))
     if state is None:
         raise UserError(f"{folder} has no checkpoint that can be read")
+    if summary is not None and state.round != summary["rounds"]:
+        raise UserError(
+            f"{folder} has no checkpoint of its last round, {summary['rounds']:,}, but of round "
+            f"{state.round:,}: the command that trained it continues it"
+        )
     return state
+
+
+def _metrics(folder: Path, summary: dict[str, Any]) -> list[Row]:
+    """The rows of a run that has ended; metrics.jsonl is mended where it lost some."""
+    rows = read_metrics(folder)
+    state = load_checkpoint(folder, read_config(folder))
+    if state is not None and state.round == summary["rounds"]:
+        # As text, in which NaN equals NaN.
+        if json.dumps(state.metrics) != json.dumps(rows):
+            rewrite_metrics(folder, state.metrics)
+        return state.metrics
+    if not rows or rows[-1]["round"] != summary["rounds"]:
+        raise UserError(
+            f"{folder / 'metrics.jsonl'} doesn't reach round {summary['rounds']:,}, the run's last, "
+            "and no checkpoint of that round can be read"
+        )
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:

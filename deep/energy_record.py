@@ -18,13 +18,18 @@ import numpy as np
 
 from deep.checkpoint import Checkpoint, EnergyRecord
 from deep.engines.energy import EnergyTerms
-from theory.support.energy import Windows, as_rows, next_edge
+from theory.support.energy import Windows, as_rows, from_rows, next_edge
 from theory.support.errors import UserError
 from theory.support.files import write_atomically
 from theory.support.reading import read_text
 
 #: In a run folder: the models at the edges of windows, and the balance of a run that has ended.
 MODELS, BALANCE = "energy.models", "energy.json"
+#: What JSON that is no balance raises, as text and as windows.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+    *(OverflowError, RecursionError),
+)
 
 
 class Recorder:
@@ -131,9 +136,11 @@ def write_balance(folder: Path, windows: Windows | None) -> None:
 
 
 def read_balance(folder: Path) -> dict[str, Any] | None:
-    """What `write_balance` wrote, or None where there is nothing."""
+    """What `write_balance` wrote, or None where there is nothing that can be read."""
     try:
         found: dict[str, Any] = json.loads(read_text(folder / BALANCE))
-        return found
-    except (OSError, ValueError):
+        # The step size scales them only.
+        from_rows(1.0, found["windows"]).at_most(1)
+    except _UNREADABLE:
         return None
+    return found

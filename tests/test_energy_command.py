@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,99 @@ def test_a_repetition_that_ends_elsewhere_fails(
     save_checkpoint(folder, config, state)
     arguments = [str(folder), "--data", str(runs.data), "--quiet", "--device", "cpu"]
     assert energy.main(arguments) == 1
-    assert "ended with another model" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "ended with another model" in error and "number of threads (engines but simd)" in error
     assert read_balance(folder) is None
+
+
+def test_a_repetition_that_ended_elsewhere_is_made_again(runs: Runs, tmp_path: Path) -> None:
+    """As after another number of threads: the next call, with the right one, finds the run's model."""
+    folder = copied(runs.plain, tmp_path / "run")
+    place = copied(runs.recorded, folder / energy.REPETITION)
+    config = json.loads((place / "config.json").read_text())["config"]
+    state = load_checkpoint(place, config)
+    assert state is not None
+    state.model[7] = np.nextafter(state.model[7], np.float32(9))
+    save_checkpoint(place, config, state)
+    given = ["--data", str(runs.data), "--quiet", "--device", "cpu", "--threads", "1"]
+    assert energy.main([str(folder), *given]) == 0
+    assert (folder / BALANCE).read_bytes() == (runs.recorded / BALANCE).read_bytes()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", "5", '{"windows": []}', '{"windows": 3}', '{"windows": [{"iteration": 0}]}'),
+        *('{"windows": [{"iteration": 1e999, "distance": 1}]}', "[" * 100_000, "no JSON"),
+    ],
+)
+def test_a_balance_that_cannot_be_read_is_computed_again(
+    runs: Runs, tmp_path: Path, content: str
+) -> None:
+    folder = copied(runs.recorded, tmp_path / "run")
+    (folder / BALANCE).write_text(content)
+    assert read_balance(folder) is None
+    assert energy.main([str(folder)]) == 0
+    assert (folder / BALANCE).read_bytes() == (runs.recorded / BALANCE).read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0, 100, -9])
+def test_metrics_that_were_lost_come_back_from_the_checkpoint(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], keep: int
+) -> None:
+    folder = copied(runs.recorded, tmp_path / "run")
+    whole = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(whole[:keep])
+    result = tmp_path / "result.json"
+    assert energy.main([str(folder), "--result", str(result)]) == 0
+    assert (folder / "metrics.jsonl").read_bytes() == whole
+    assert (
+        json.loads(result.read_text())["metrics"] == json.loads(runs.result.read_text())["metrics"]
+    )
+    # Without a checkpoint nobody knows them.
+    for path in folder.glob("checkpoint*"):
+        path.unlink()
+    result.unlink()
+    assert energy.main([str(folder), "--result", str(result)]) == 0
+    result.unlink()
+    (folder / "metrics.jsonl").write_bytes(whole[:keep])
+    capsys.readouterr()
+    assert energy.main([str(folder), "--result", str(result)]) == 2
+    error = capsys.readouterr().err
+    assert "doesn't reach round 40" in error and error.count("\n") == 1 and not result.exists()
+
+
+def test_a_checkpoint_before_the_end_is_not_the_end(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(runs.recorded, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())["config"]
+    state = load_checkpoint(folder, config)
+    assert state is not None
+    save_checkpoint(folder, config, replace(state, round=39))
+    (folder / BALANCE).unlink()
+    assert energy.main([str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "no checkpoint of its last round, 40" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_repetition_goes_into_a_folder_of_its_own(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    folder = copied(runs.plain, tmp_path / "run")
+    place = folder / energy.REPETITION
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        place.write_text("mine")
+    # Said before the images are looked for.
+    assert energy.main([str(folder), "--data", str(tmp_path / "none")]) == 2
+    error = capsys.readouterr().err
+    assert f"{place} is no folder of this command" in error and error.count("\n") == 1
+    assert kind == "file" or not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_balance_that_does_not_close_fails(
