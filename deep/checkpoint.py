@@ -25,7 +25,8 @@ from theory.support.reading import read_bytes, read_text
 
 VERSION = 2
 CURRENT, PREVIOUS = "checkpoint.bin", "checkpoint.previous.bin"
-_NAMES = (f"{CURRENT}.next", CURRENT, PREVIOUS)
+#: All that a run's checkpoint may be called.
+CHECKPOINTS = (f"{CURRENT}.next", CURRENT, PREVIOUS)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def load_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint | None:
     Raises `UserError` that names the difference when the folder belongs to another configuration.
     """
     check_same_config(folder, config)
-    for name in _NAMES:
+    for name in CHECKPOINTS:
         found = _read(folder / name)
         if found is not None:
             _refuse_difference(folder, found[0], config)
@@ -121,7 +122,7 @@ def load_checkpoint(folder: Path, config: dict[str, Any]) -> Checkpoint | None:
 
 def set_aside_damaged(folder: Path) -> Path | None:
     """Where checkpoints exist and none is readable, move them and the metrics away; where to."""
-    present = [folder / name for name in _NAMES if (folder / name).exists()]
+    present = [folder / name for name in CHECKPOINTS if (folder / name).exists()]
     if not present or any(_read(path) is not None for path in present):
         return None
     number = 1

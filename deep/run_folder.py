@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deep.checkpoint import (
+    CHECKPOINTS,
     Checkpoint,
     check_same_config,
     load_checkpoint,
@@ -16,12 +17,15 @@ from deep.checkpoint import (
     write_atomically,
 )
 from deep.config import OPEN_ENDED
+from deep.energy_record import BALANCE, MODELS
 from deep.schedule import Row
 from theory.support.errors import UserError
 from theory.support.locks import is_held, lock
 from theory.support.reading import read_text, require_regular
 
 LOCK = "lock"
+#: What no folder may stand in place of.
+_FILES = {"config.json", "metrics.jsonl", "summary.json", LOCK, MODELS, BALANCE, *CHECKPOINTS}
 #: What is read of every row and summary; one without it is damaged.
 _ROW = {"round", "iteration", "train_loss", "wall_seconds", "images_per_second"}
 _SUMMARY = {"status", "rounds", "iterations", "final_train_loss", "wall_seconds"}
@@ -45,11 +49,14 @@ def hold(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder with something that is no file, as a FIFO: reading or writing it could take for ever."""
+    """Refuse a folder with something in place of a file: a FIFO could make its reader wait for ever.
+
+    Other folders in it, as of an earlier damage or of TensorBoard, are nobody's concern.
+    """
     try:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             # A link that leads nowhere is as good as no file.
-            if path.exists() and not path.is_dir():
+            if path.exists() and (path.name in _FILES or not path.is_dir()):
                 require_regular(path)
     except OSError as error:
         raise UserError(

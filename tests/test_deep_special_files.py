@@ -130,6 +130,36 @@ def test_a_run_folder(
     assert energy.main([str(folder)]) == 0
 
 
+def test_folders_in_place_of_a_run_folders_files(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of them it is; a folder of another name, as of an earlier damage, is let be."""
+    (tmp_path / "one.toml").write_text(tiny_preset(2) + TWO_RUNS)
+    places = ["--runs-folder", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    queue = [str(tmp_path / "one.toml"), "--data", str(data), *places, "--threads", "1"]
+    queue += ["--device", "cpu", "--quiet"]
+    assert campaign.main(queue) == 0
+    folder = tmp_path / "runs" / "tiny_fixed-rounds_iid_K02"
+    (folder / "damaged-1").mkdir()
+    (tmp_path / "one.toml").write_text(tiny_preset(3) + TWO_RUNS)
+    for name in RUN_FILES:
+        path, aside = folder / name, tmp_path / "aside"
+        if path.exists():
+            path.rename(aside)
+        path.mkdir()
+        before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+        for command, arguments in ((campaign.main, queue), (energy.main, [str(folder)])):
+            capsys.readouterr()
+            assert command(arguments) == 2, name
+            error = capsys.readouterr().err
+            assert error == f"error: cannot read {path}: Is a directory\n"
+        assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+        path.rmdir()
+        if aside.exists():
+            aside.rename(path)
+    assert campaign.main(queue) == 0
+
+
 @KINDS
 def test_the_run_folder_of_a_campaign(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], make: Make
