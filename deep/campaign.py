@@ -82,7 +82,7 @@ def campaign(
     writer = machine.communicator.rank == 0
     try:
         check_folder("--runs-folder", runs_folder)
-        check_folder("--results", results)
+        files.check_results(results, [entry.run.label for entry in content.entries])
         for entry in content.entries:
             check_ranks(machine.communicator, entry.run.config.n_nodes)
         held = lock(
@@ -153,7 +153,7 @@ def work_off(
             folder,
             machine,
             head=head,
-            result=results / f"{label}.json",
+            result=files.result_path(results, label),
             checkpoint_minutes=checkpoint_minutes,
             seconds=left,
             report=display.training(f"{number}/{len(entries)} {label}"),

@@ -104,7 +104,7 @@ def energy(
                 return cli.FAILED
         balance, metrics, name = read_balance(run), _metrics(run, summary), run.resolve().name
         if result is not None:
-            files.write_result(result, files.provenance(config.data_name), run)
+            files.write_result(result, files.provenance(config.data_name), run, special=True)
     else:
         if result is not None or data is not None:
             raise UserError(f"{run} is a file, allowed with --data and --result: a run folder")

@@ -29,7 +29,6 @@ from deep.experiment import Machine, load_data, run_experiment
 from deep.plan import plan
 from deep.results import files
 from theory.support import command as cli
-from theory.support.files import check_folder
 from theory.support.numbers import MOST_SEED, real, whole, whole_numbers, words
 
 #: Help of the options that `deep.campaign` has too.
@@ -254,7 +253,7 @@ def reproduce(
     statuses = []
     try:
         if results:
-            check_folder("--results", results)
+            files.check_results(results, [run.label for run in planned])
         check_ranks(communicator, min(run.config.n_nodes for run in planned))
         with Display(quiet or communicator.rank != 0) as display:
             images = load_data(
@@ -276,7 +275,7 @@ def reproduce(
                     out / run.label,
                     machine,
                     head=head,
-                    result=results / f"{run.label}.json" if results else None,
+                    result=files.result_path(results, run.label) if results else None,
                     checkpoint_minutes=checkpoint_minutes,
                     report=display.training(run.label),
                     warn=display.warn,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -24,6 +26,7 @@ from deep.data.cifar10 import ARCHIVE, download_archive, load_images
 from deep.energy_record import BALANCE, MODELS
 from theory.problems.files import load_problem
 from theory.support.errors import UserError
+from theory.support.files import write_json
 from theory.support.loading import load_module
 
 ROUNDS = [*tiny_options(4, 4), "-K", "2", "--rounds", "2", "--regime", "iid", "--device", "cpu"]
@@ -180,6 +183,58 @@ def test_an_argument_of_the_energy(
 ) -> None:
     make(tmp_path / "run")
     assert refused(capsys, energy.main([str(tmp_path / "run")]), tmp_path / "run")
+
+
+def endless_output(path: Path) -> None:
+    """A link to a device that takes everything."""
+    path.symlink_to("/dev/null")
+
+
+def standard_output(path: Path) -> None:
+    """A link to a descriptor, which may be a file."""
+    path.symlink_to("/dev/stdout")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, endless_output, standard_output, Path.mkdir])
+def test_result_files_with_names_that_nobody_typed(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], make: Make
+) -> None:
+    (tmp_path / "two.toml").write_text(tiny_preset(2) + TWO_RUNS)
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    results.mkdir()
+    label = "smoke_to-loss_iid_K02_nodes-4_batch-size-4_width-1_subset-40_engine-loop"
+    places = ["--data", str(data), "--results", str(results)]
+    commands = {
+        label: lambda: reproduce.main([*ROUNDS, *places, "--out", str(runs)]),
+        "tiny_fixed-rounds_shards1_K02": lambda: campaign.main(
+            [str(tmp_path / "two.toml"), *places, "--runs-folder", str(runs), "--device", "cpu"]
+        ),
+    }
+    for name, command in commands.items():
+        path = results / f"{name}.json"
+        make(path)
+        assert command() == 2
+        output = capsys.readouterr()
+        reason = "is a directory" if path.is_dir() else "is not a regular file"
+        assert output.err == f"error: --results would write {path}: {reason}\n" and not output.out
+        # No run has begun.
+        assert not runs.exists() or not list(runs.iterdir())
+        if not path.is_dir():
+            with pytest.raises(UserError, match="is not a regular file"):
+                write_json(path, {}, special=False)
+
+
+def test_a_result_file_that_was_typed_may_be_a_fifo(tmp_path: Path, data: Path) -> None:
+    command = [*ROUNDS, "--data", str(data), "--out", str(tmp_path / "runs"), "--energy"]
+    assert reproduce.main(command) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    fifo, heard = tmp_path / "fifo", list[str]()
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: heard.append(fifo.read_text()))
+    reader.start()
+    assert energy.main([str(folder), "--result", str(fifo)]) == 0
+    reader.join(10)
+    assert json.loads(heard[0])["energy"]["windows"]
 
 
 @KINDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from deep.energy_record import read_balance
 from deep.results.fits import fit_curve
 from theory.support import provenance as origin
 from theory.support.errors import UserError
-from theory.support.files import write_atomically
+from theory.support.files import check_folder, check_made, write_atomically
 
 #: Rows of metrics that a result keeps, and those among them with the loss of every node.
 MOST_ROWS, NODE_ROWS = 200, 25
@@ -30,6 +30,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
+def check_results(folder: Path, labels: Iterable[str]) -> None:
+    """Make the folder for the result files of runs; `UserError` where they can't be written."""
+    check_folder("--results", folder)
+    for label in labels:
+        check_made("--results", result_path(folder, label))
+
+
+def result_path(folder: Path, label: str) -> Path:
+    """The result file of the run with a name."""
+    return folder / f"{label}.json"
 
 
 def log_spaced_rows(metrics: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[int]:
@@ -65,9 +77,12 @@ def portable(command: str) -> str:
     return shlex.join(words)
 
 
-def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
+def write_result(
+    path: Path, head: dict[str, Any], run_folder: Path, *, special: bool = False
+) -> None:
     """The small result file of a finished run, from its run folder.
 
+    A FIFO or a device is written to only when it may be ``special``, as where the user typed ``path``.
     The folder knows which commit and command began the run; ``head`` fills in what it lacks, so
     that repeating a command on a finished run never names a commit that did not compute it.
     """
@@ -98,4 +113,4 @@ def write_result(path: Path, head: dict[str, Any], run_folder: Path) -> None:
         lines = ",\n  ".join(json.dumps(row) for row in rows)
         text = text.replace(f'"{name}": []', f'"{name}": [\n  {lines}\n ]')
     make_folder(path.parent)
-    write_atomically(path, text.encode() + b"\n")
+    write_atomically(path, text.encode() + b"\n", special=special)

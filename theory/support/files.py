@@ -1,7 +1,8 @@
 """Output files: checked before the work begins, written so that a crash leaves the old one whole.
 
 A regular file is replaced through a temporary one beside it; a symbolic link stays and its target is
-replaced; a device, a FIFO or an inherited descriptor (``/dev/stdout``, ``/dev/fd/3``) is written to.
+replaced; a device, a FIFO or an inherited descriptor (``/dev/stdout``, ``/dev/fd/3``) is written to,
+unless the program itself made the name: nobody then waits at the FIFO's other end.
 """
 
 from __future__ import annotations
@@ -88,15 +89,37 @@ def check_folder(option: str, path: Path) -> None:
         raise UserError(f"{option} is {path}: {reason}") from None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def check_made(option: str, path: Path) -> None:
+    """Refuse, before the work begins, a name made for an output where no file can be put.
+
+    Raises:
+        UserError: a directory, or what ``write_atomically(..., special=False)`` refuses.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "is a directory")
+        _require_replaceable(path)
+    except OSError as error:
+        raise UserError(f"{option} would write {path}: {_reason(error)}") from None
+
+
+def write_atomically(path: Path, content: bytes, *, special: bool = True) -> None:
     """Replace ``path`` by ``content``, through a temporary file that reaches the disk and a rename.
 
     What a killed process left of its own attempts is removed. Permissions of an old file are kept.
+
+    Args:
+        path: the file.
+        content: all of it.
+        special: whether a device, a FIFO or a descriptor is written to; a FIFO waits for its reader, so
+            only where the user typed the name.
 
     Raises:
         UserError: the file can't be written, with the reason; the old one is as it was.
     """
     try:
+        if not special:
+            _require_replaceable(path)
         descriptor = _descriptor(path)
         if descriptor is not None:
             _write_descriptor(descriptor, content)
@@ -109,15 +132,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {_reason(error)}; it is as it was before") from None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, special: bool = True) -> None:
     """:func:`write_atomically` for text, UTF-8."""
     # Names of files may hold bytes that are no UTF-8; they go out as they came in.
-    write_atomically(path, text.encode(errors="surrogateescape"))
+    write_atomically(path, text.encode(errors="surrogateescape"), special=special)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], *, special: bool = True) -> None:
     """:func:`write_atomically` for a dict as JSON."""
-    write_text(path, json.dumps(plain(content), indent=1) + "\n")
+    write_text(path, json.dumps(plain(content), indent=1) + "\n", special=special)
 
 
 def remove_stale_parts(folder: Path) -> None:
@@ -205,6 +228,11 @@ def _probe(folder: Path, name: str = "probe") -> None:
             os.close(handle)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _require_replaceable(path: Path) -> None:
+    if _descriptor(path) is not None or _is_special(path):
+        raise OSError(None, "is not a regular file")
 
 
 def _is_special(path: Path) -> bool:
