@@ -33,6 +33,7 @@ app = cli.make_app()
 
 @app.command()
 def campaign(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="The campaign, a TOML file; see deep/campaigns.")],
     data: Annotated[Path, typer.Option(help=DATA_HELP)] = Path("data"),
     data_name: Annotated[
@@ -68,11 +69,15 @@ def campaign(
 
     Exit status: 0 done, or out of time; 1 a run diverged; 2 bad input; 130 interrupted.
     """
+    if status:
+        cli.refuse_unused(context, "--status", {"file", "status", "runs_folder"})
     if minutes != math.inf:
         real("--minutes", minutes, above=0)
     real("--checkpoint-minutes", checkpoint_minutes, least=0)
     content = read_campaign(file)
     if status:
+        if runs_folder.exists() and not runs_folder.is_dir():
+            raise UserError(f"--runs-folder is {runs_folder}: is not a folder")
         console = cli.console()
         console.print(status_table(content, runs_folder, min(80, console.width)))
         return cli.DONE

@@ -19,7 +19,7 @@ from deep.display import Display
 from deep.distributed import say_once, under_torchrun
 from deep.energy_record import read_balance, windows_of, write_balance
 from deep.experiment import load_data, run_experiment
-from deep.reproduce import CACHE_HELP, DATA_HELP, make_machine
+from deep.reproduce import CACHE_HELP, DATA_HELP, find_place, make_machine
 from deep.results import files
 from deep.run_folder import (
     check_files,
@@ -35,7 +35,7 @@ from theory.support.energy import TOLERANCE, Windows, from_rows, medians
 from theory.support.energy_tables import LEGEND, WIDTH, window_tables
 from theory.support.errors import UserError
 from theory.support.files import check_outputs
-from theory.support.numbers import whole
+from theory.support.numbers import real, whole
 from theory.support.reading import read_text
 
 #: In a run folder: where the run is repeated.
@@ -82,6 +82,8 @@ def energy(
         # A balance adds up one node after the other anyway, and each process would write it.
         raise UserError("deep.energy is started by torchrun, allowed: one process, without it")
     whole("--rows", rows, 1)
+    real("--checkpoint-minutes", checkpoint_minutes, least=0)
+    find_place(device, threads)
     check_outputs({"--result": result}, {"RUN": run if run.is_file() else None})
     if result is not None and run.resolve() in result.resolve().parents:
         raise UserError(f"--result is {result}, allowed: a place outside the run folder")

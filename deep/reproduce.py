@@ -29,6 +29,7 @@ from deep.experiment import Machine, load_data, run_experiment
 from deep.plan import plan
 from deep.results import files
 from theory.support import command as cli
+from theory.support.errors import UserError
 from theory.support.numbers import MOST_SEED, real, whole, whole_numbers, words
 
 #: Help of the options that `deep.campaign` has too.
@@ -247,6 +248,14 @@ def reproduce(
             "precision": precision,
         },
     )
+    regimes = {run.config.regime for run in planned}
+    for name, value, used, by in (
+        ("--shards-per-node", shards_per_node, "shards" in regimes, "--regime shards"),
+        ("--similarity", similarity, "mixed" in regimes, "--regime mixed"),
+        ("--target-loss", target_loss, experiment == "to-loss", "--experiment to-loss"),
+    ):
+        if value not in (None, []) and not used:
+            raise UserError(f"{name} is given, allowed: only with {by}")
     real("--checkpoint-minutes", checkpoint_minutes, least=0)
     machine = make_machine(device, threads, compile_model, cuda_graphs)
     communicator = machine.communicator
@@ -290,13 +299,18 @@ def reproduce(
     return cli.FAILED if "diverged" in statuses else cli.DONE
 
 
+def find_place(device: str, threads: int | None) -> torch.device:
+    """The device of this call; `UserError` when it is not there, or for a bad number of threads."""
+    if threads is not None:
+        whole("--threads", threads, 1, MOST_THREADS)
+    return find_device(device)
+
+
 def make_machine(
     device: str, threads: int | None, compile_model: bool = False, cuda_graphs: bool = False
 ) -> Machine:
     """The device and processes of this call, with PyTorch's threads set; `UserError` when not there."""
-    if threads is not None:
-        whole("--threads", threads, 1, MOST_THREADS)
-    place = find_device(device)
+    place = find_place(device, threads)
     if place.type == "cpu" and (threads is not None or local_processes() > 1):
         threads = threads or max(1, available_cores() // local_processes())
         torch.set_num_threads(threads)

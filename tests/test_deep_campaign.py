@@ -237,6 +237,45 @@ def test_bad_options_are_one_line(
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--data", "nowhere"],
+        ["--data-name", "mine"],
+        ["--minutes", "inf"],
+        ["--results", "results"],
+        ["--cache", "cache"],
+        ["--device", "auto"],
+        ["--threads", "2"],
+        ["--checkpoint-minutes", "2"],
+        ["--quiet"],
+    ],
+)
+def test_status_refuses_what_it_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    """Also a value that is the default: it was typed."""
+    (tmp_path / "three.toml").write_text(THREE)
+    assert main([str(tmp_path / "three.toml"), "--status", *more]) == 2
+    output = capsys.readouterr()
+    assert f"{more[0]} is given with --status, which does not use it" in output.err
+    assert output.err.count("\n") == 1 and not output.out
+
+
+@pytest.mark.parametrize("status", [True, False])
+def test_a_runs_folder_that_is_a_file_is_one_line(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], status: bool
+) -> None:
+    options = arguments(tmp_path / "three.toml", THREE, data)
+    (tmp_path / "runs").write_text("mine")
+    if status:
+        options = [options[0], "--status", "--runs-folder", str(tmp_path / "runs")]
+    assert main(options) == 2
+    output = capsys.readouterr()
+    assert output.err == f"error: --runs-folder is {tmp_path / 'runs'}: is not a folder\n"
+    assert not output.out
+
+
 def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.toml")]) == 2
     assert "cannot read" in capsys.readouterr().err
@@ -274,14 +313,15 @@ def test_status_fits_eighty_columns(
         "outer-step", "rounds = 5\nouter-step"
     )
     options = arguments(tmp_path / "three.toml", text, data)
-    assert main([*options, "--status"]) == 0
+    status = [str(tmp_path / "three.toml"), "--runs-folder", str(tmp_path / "runs"), "--status"]
+    assert main(status) == 0
     table = capsys.readouterr().out
     assert table.count("queued") == 3 and "0 of 3 runs have ended" in table
     out_of_time(options, monkeypatch)
     capsys.readouterr()
     folder = tmp_path / "runs" / LABELS[0]
     with lock(folder / "lock", "busy"):
-        assert main([*options, "--status"]) == 0
+        assert main(status) == 0
     table = capsys.readouterr().out
     assert max(map(len, table.splitlines())) <= 80
     line = next(line for line in table.splitlines() if f"{LABELS[0]} " in line)

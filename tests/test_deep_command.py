@@ -124,6 +124,15 @@ def test_a_sweep_writes_run_folders_and_results(tmp_path: Path, data: Path) -> N
             ["--checkpoint-minutes", "nan"],
             "--checkpoint-minutes is nan, allowed: finite numbers of at least 0",
         ),
+        (
+            ["--shards-per-node", "2"],
+            "--shards-per-node is given, allowed: only with --regime shards",
+        ),
+        (["--similarity", "0.5"], "--similarity is given, allowed: only with --regime mixed"),
+        (
+            ["--experiment", "fixed-rounds", "--target-loss", "1e-4"],
+            "--target-loss is given, allowed: only with --experiment to-loss",
+        ),
         (["--rounds", "many"], "Invalid value for '--rounds'"),
         (["--round", "3"], "No such option"),
         (["--local_steps", "3"], "No such option"),
@@ -147,6 +156,15 @@ def test_bad_input_is_one_line_and_leaves_no_folder(
     assert output.err.startswith("error: ") and output.err.count("\n") == 1
     assert message in output.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_options_that_one_of_several_regimes_uses(tmp_path: Path, data: Path) -> None:
+    """The others' runs come once, whatever they say."""
+    more = ["--regime", "iid,shards,mixed", "--shards-per-node", "2,1", "--similarity", "0.25"]
+    more += ["--target-loss", "1e-3", "--rounds", "1"]
+    assert main([*SMALL, *more, "--data", str(data), "--out", str(tmp_path)]) == 0
+    regimes = {folder.name.split("_")[2] for folder in tmp_path.iterdir()}
+    assert regimes == {"iid", "shards1", "shards2", "mixed"} and len(list(tmp_path.iterdir())) == 4
 
 
 def test_errors_of_the_data_are_one_line(
