@@ -23,7 +23,7 @@ from figures.record.page import write_gallery, write_report
 from figures.record.story import GALLERY
 from theory.support import command as cli
 from theory.support.errors import UserError
-from theory.support.files import check_folder, check_outputs
+from theory.support.files import check_folder, check_made, check_outputs
 
 app = cli.make_app()
 PAGE, RECORD, PICTURES = "report", "record", "gallery"
@@ -80,13 +80,10 @@ def main(
     kept = ROOT / "figures" if keeps else folder
     if entries:
         check_folder("--out", folder)
-        made = {
-            path.name: path
-            for entry in entries
-            for path in (folder / f"{entry.name}.{kind}" for kind in ("pdf", "png", "json"))
-            if path.exists()
-        }
-        check_outputs({"the page": kept / "report.html" if PAGE in asked else None, **made})
+        check_outputs({"the page": kept / "report.html" if PAGE in asked else None})
+        for entry in entries:
+            for kind in ("pdf", "png", "json"):
+                check_made("--out", folder / f"{entry.name}.{kind}")
     outcomes = _make(console, entries, folder, quick)
     absent = dict.fromkeys(outcome.missing for outcome in outcomes if outcome.missing)
     if PAGE in asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,20 @@ def test_the_code_that_draws_counts(tmp_path: Path) -> None:
 def root(tmp_path: Path) -> Path:
     write_deep(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_a_picture_that_could_not_be_replaced_is_found_before_the_drawing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    place = tmp_path / "quick" / "tightness.png"
+    place.parent.mkdir()
+    place.mkdir() if kind == "folder" else os.mkfifo(place)
+    arguments = ["tightness", "--quick", "--out", str(tmp_path)]
+    assert cli.run_command(app, "figures", arguments) == 2
+    error = capsys.readouterr().err
+    assert f"--out would write {place}: is " in error and error.count("\n") == 1
+    assert sorted(place.parent.iterdir()) == [place]
 
 
 def test_picture_and_page_of_the_same_data_stay_as_they_are(root: Path) -> None:

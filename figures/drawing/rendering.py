@@ -119,7 +119,7 @@ def make_figure(
     except OSError as error:
         raise UserError(f"can't write into {out}: {error.strerror or error}") from None
     for kind, content in made.items():
-        write_atomically(out / f"{entry.name}.{kind}", content)
+        write_atomically(out / f"{entry.name}.{kind}", content, special=False)
     write_json(
         sidecar,
         {

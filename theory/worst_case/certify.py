@@ -108,7 +108,7 @@ def _write(files: dict[str, Path], kept: dict[str, dict[str, Any]]) -> None:
     for metric, path in files.items():
         lines = [json.dumps(found, separators=(",", ":")) for found in kept[metric].values()]
         if lines:
-            write_text(path, "\n".join(lines) + "\n")
+            write_text(path, "\n".join(lines) + "\n", special=False)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class Solver:
                 found = worst_case(cell)
                 kept = found.value, found.certified
                 if path is not None:
-                    write_json(path, {"value": kept[0], "certified": kept[1]})
+                    write_json(path, {"value": kept[0], "certified": kept[1]}, special=False)
                 if self.report is not None:
                     self.report(seconds(cell))
             self.known[cell] = kept

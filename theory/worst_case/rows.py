@@ -247,7 +247,7 @@ def run_cells(
                 row.worst_case is not None or row.verdict == TIME_LIMIT for row in kept
             ):
                 content = {"rows": [asdict(row) for row in kept], "time_limit": time_limit}
-                write_json(path, content)
+                write_json(path, content, special=False)
         rows += kept
         if report is not None:
             report(cell, True)
