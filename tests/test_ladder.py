@@ -276,6 +276,11 @@ def test_a_run_of_the_paper_s_scale_says_what_the_rest_would_take(tmp_path: Path
     row = claims.claims(sources).rows[-1]
     assert row[1] == "not run: begun only"
     assert "12 of 20,000 rounds" in row[2] and "18 hours for this run, 101 for Exp" in row[2]
+    # A start so short by intent, which ends with a loss, is one all the same.
+    start = run(IID, 20, 12, "round_limit", **paper)
+    start.config["rounds"] = 12
+    again = claims.claims(write(tmp_path / "start", [start])).rows[-1]
+    assert again == row and hours_of_run(start) == hours_of_run(found)
     ended = run(IID, 20, 20_000, "round_limit", **paper)
     ended.config["rounds"] = 20_000
     row = claims.claims(write(tmp_path / "more", [ended, begun])).rows[-1]
@@ -285,6 +290,7 @@ def test_a_run_of_the_paper_s_scale_says_what_the_rest_would_take(tmp_path: Path
 def test_a_run_of_the_paper_s_scale_counts_outside_the_ladder_too(tmp_path: Path) -> None:
     assert claims.claims(Sources(tmp_path)).rows[-1][1:3] == ("not run", "not measured on a GPU")
     ended = run(IID, 5, 20_000, "round_limit", width=64, subset=None, target_loss=0.0)
+    ended.config["rounds"] = 20_000
     (tmp_path / "deep/results").mkdir(parents=True)
     path = tmp_path / "deep/results/paper_fixed-rounds_iid_K05.json"
     path.write_text(json.dumps(ended.result))

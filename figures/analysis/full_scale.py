@@ -26,10 +26,27 @@ def full_scale_runs(sources: Sources) -> list[Run]:
     return [run for run in found if run.rung.width == width and not run.rung.images]
 
 
+def rounds_in_all(run: Run) -> int:
+    """Of the run, or of the paper's experiment of which a shorter one is the start."""
+    whole = int(PRESETS["paper"]["fixed-rounds"]["rounds"]) if not run.config["target_loss"] else 0
+    return max(whole, int(run.config["rounds"]))
+
+
+def is_begun(run: Run) -> bool:
+    """Whether rounds are missing: out of time, or so short by intent."""
+    short = run.summary["status"] == "round_limit" and run.config["rounds"] < rounds_in_all(run)
+    return short or run.summary["status"] == "unfinished"
+
+
 def hours_of_run(run: Run) -> float:
     """All rounds of a run, at its own images a second, evaluation not counted."""
     c = run.config
-    images = c["rounds"] * c["local_steps"] * (c["participants"] or c["n_nodes"]) * c["batch_size"]
+    images = (
+        rounds_in_all(run)
+        * c["local_steps"]
+        * (c["participants"] or c["n_nodes"])
+        * c["batch_size"]
+    )
     return float(images / run.summary["images_per_second"] / 3600)
 
 

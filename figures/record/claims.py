@@ -24,6 +24,8 @@ from figures.analysis.full_scale import (
     full_scale_runs,
     hours_of_experiment_1,
     hours_of_run,
+    is_begun,
+    rounds_in_all,
 )
 from figures.analysis.ladder import LADDER_COMMAND, Run
 from figures.analysis.sources import MissingResult, Sources
@@ -271,7 +273,7 @@ def _full_scale(sources: Sources) -> Row:
     runs = full_scale_runs(sources)
     if not runs:
         return claim, PAPER_COMMAND, "-", "not measured on a GPU", NOT_RUN
-    ended = [run for run in runs if run.summary["status"] != "unfinished"]
+    ended = [run for run in runs if not is_begun(run)]
     data = ", ".join(dict.fromkeys(run.config["data_name"] for run in runs))
     campaign = any("deep.campaign" in run.result["command"] for run in runs)
     command = LADDER_COMMAND if campaign else PAPER_COMMAND
@@ -283,11 +285,11 @@ def _how_far(run: Run) -> str:
     s, hardware = run.summary, run.result["hardware"]
     machine = hardware.get("gpu") or f"{hardware['processor']}, {hardware['cores']} cores"
     text = (
-        f"{run.regime}, K = {run.local_steps}: {s['rounds']:,} of {run.config['rounds']:,} rounds at the last "
+        f"{run.regime}, K = {run.local_steps}: {s['rounds']:,} of {rounds_in_all(run):,} rounds at the last "
         f"evaluation, training loss {number(s['final_train_loss'])}, {s['images_per_second']:,.0f} images/s "
         f"({machine})"
     )
-    if s["status"] != "unfinished":
+    if not is_begun(run):
         return text
     return (
         f"{text}; at that speed {hours_of_run(run):,.0f} hours for this run, "
