@@ -14,18 +14,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from made_figures import Made
+
 # A shell starts what runs in its background with Ctrl-C ignored, and so would all processes of the tests.
 for _signal in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_signal) == signal.SIG_IGN:
         signal.signal(
             _signal, signal.default_int_handler if _signal == signal.SIGINT else signal.SIG_DFL
         )
-
-import pytest
-from hypothesis import settings
-
-if TYPE_CHECKING:
-    from made_figures import Made
 
 settings.register_profile("project", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("project")
