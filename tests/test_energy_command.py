@@ -13,7 +13,7 @@ import pytest
 from deep_cases import random_images, tiny_options, write_class_folders
 
 from deep import energy, reproduce
-from deep.checkpoint import load_checkpoint, save_checkpoint
+from deep.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deep.energy_record import BALANCE, read_balance
 from theory import energy as theory_energy
 from theory.energy import SOLVED, app
@@ -51,6 +51,14 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
+def ended(folder: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """Configuration and last state of a run."""
+    config = json.loads((folder / "config.json").read_text())["config"]
+    state = load_checkpoint(folder, config)
+    assert state is not None
+    return config, state
+
+
 def test_a_recorded_run_and_its_result_file_show_the_same(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,9 +92,7 @@ def test_a_repetition_that_ends_elsewhere_fails(
     runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(runs.plain, tmp_path / "run")
-    config = json.loads((folder / "config.json").read_text())["config"]
-    state = load_checkpoint(folder, config)
-    assert state is not None
+    config, state = ended(folder)
     state.model[7] = np.nextafter(state.model[7], np.float32(9))
     save_checkpoint(folder, config, state)
     arguments = [str(folder), "--data", str(runs.data), "--quiet", "--device", "cpu"]
@@ -158,9 +164,7 @@ def test_a_checkpoint_before_the_end_is_not_the_end(
     runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(runs.recorded, tmp_path / "run")
-    config = json.loads((folder / "config.json").read_text())["config"]
-    state = load_checkpoint(folder, config)
-    assert state is not None
+    config, state = ended(folder)
     save_checkpoint(folder, config, replace(state, round=39))
     (folder / BALANCE).unlink()
     assert energy.main([str(folder)]) == 2

@@ -160,8 +160,7 @@ def main(
     )
     sweep.check()
     if not set(sweep.problems) - set(INSTANCES):
-        kept = {p.name for p in context.command.params if p.name} - GENERATED
-        cli.refuse_unused(context, "--data" if sweep.data else "instances", kept)
+        cli.refuse_unused(context, "--data" if sweep.data else "instances", unused=GENERATED)
     inputs: dict[str, Path | None] = {f"--data {path}": Path(path) for path in sweep.data}
     inputs |= {f"--theorem {text}": file_of(text) for text in sweep.theorems}
     inputs |= {"--variant": file_of(variant), "--loss": file_of(loss)}

@@ -367,7 +367,5 @@ def _write_cache(cache: Path, listing: str, images: np.ndarray) -> None:
     np.savez(
         content, images=images, listing=listing, digest=hashlib.sha256(images.tobytes()).hexdigest()
     )
-    with suppress(UserError, OSError):
-        if cache.exists():
-            require_regular(cache)
-        write_atomically(cache, content.getvalue())
+    with suppress(UserError):
+        write_atomically(cache, content.getvalue(), special=False)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.analysis.deep_runs import column
+from figures.analysis.deep_runs import column, late_slopes
 from figures.analysis.ladder import (
     LADDER,
     LADDER_COMMAND,
@@ -274,8 +274,7 @@ def _draw_late_slopes(
     ax: Axes, runs: Sequence[Run], shift: float, color: object, marker: str
 ) -> None:
     for run in runs:
-        fit = run.result["fits"]["loglog_slope"]
-        if run.rounds and fit["slope"] is not None and fit["interval"] is not None:
+        for fit in late_slopes([run.result]) if run.rounds else ():
             low, high = fit["interval"]
             ax.errorbar(
                 [shift * run.local_steps],

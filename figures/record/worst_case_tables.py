@@ -17,7 +17,7 @@ from figures.analysis.worst_cases import (
     solved_rows,
 )
 from figures.record.table import Table, value_text
-from theory.support.verdicts import FAILED, HOLDS, OBSERVED
+from theory.support.verdicts import FAILED, HOLDS, beside_bounds
 
 METRIC_NAMES = {
     "average_local": "T1, average local loss",
@@ -69,9 +69,8 @@ def worst_cases(sources: Sources) -> Table:
 
 
 def verdict_text(row: dict[str, Any]) -> str:
-    """HOLDS only beside a bound; without one what was solved is only observed."""
-    none = row["verdict"] == HOLDS and least_bound(row) is None
-    return OBSERVED if none else str(row["verdict"])
+    """HOLDS only beside a bound."""
+    return beside_bounds(str(row["verdict"]), row["bound"], row["sharper"])
 
 
 def worst_case_summary(record: dict[str, Any]) -> str:

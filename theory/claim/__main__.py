@@ -107,12 +107,9 @@ def main(
     else:
         # A theorem has its own metric and assumptions.
         without = {"kappa", "metric", "family", "growth"} if theorem else {"kappa"}
-        names = {parameter.name for parameter in context.command.params if parameter.name}
-        cli.refuse_unused(
-            context, "--theorem" if theorem else "a claim from above", names - without
-        )
+        cli.refuse_unused(context, "--theorem" if theorem else "a claim from above", unused=without)
         if family != "growth":
-            cli.refuse_unused(context, f"--class {family}", names - {"growth"})
+            cli.refuse_unused(context, f"--class {family}", unused={"growth"})
     seconds = numbers.real("--time-limit", seconds, above=0)
     numbers.choice("--metric", metric, METRICS)
     numbers.choice("--class", family, CLASSES)

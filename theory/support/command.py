@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -113,18 +113,27 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def refuse_unused(context: typer.Context, chosen: str, used: set[str]) -> None:
+def refuse_unused(
+    context: typer.Context,
+    chosen: str,
+    used: set[str] | None = None,
+    *,
+    unused: Collection[str] = (),
+) -> None:
     """Refuse options that were typed beside one that makes them say nothing.
 
     Args:
         context: of the command, the parameter ``context: typer.Context`` of its main.
         chosen: the option that decides, as "--book".
-        used: names of the main's parameters that still count, that option's own included.
+        used: names of the main's parameters that still count, that option's own included; all but ``unused``
+            if not given.
+        unused: names of those that don't.
 
     Raises:
         UserError: names the first option that would be ignored, and those that would not.
     """
     options = {p.name: p.opts[0] for p in context.command.params if p.opts and p.name}
+    used = set(options) - set(unused) if used is None else used
     for name, option in options.items():
         source = context.get_parameter_source(name)
         if name not in used and source is not None and source.name == "COMMANDLINE":

@@ -7,3 +7,8 @@ FAILED = "FAILED"
 UNDECIDED = "UNDECIDED"
 NOT_APPLICABLE = "NOT APPLICABLE"
 OBSERVED = "observed"
+
+
+def beside_bounds(verdict: str, *bounds: float | None) -> str:
+    """HOLDS only beside a bound: without one what was solved and simulated is only observed."""
+    return OBSERVED if verdict == HOLDS and all(bound is None for bound in bounds) else verdict

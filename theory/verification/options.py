@@ -101,12 +101,11 @@ def refuse_unused(context: typer.Context, problem: str, data: str | None) -> Non
     Raises:
         UserError: names the first of them that was typed.
     """
-    names = {p.name for p in context.command.params if p.name}
     generated = {"nodes", "dimension", "heterogeneity"}
     if data is not None:
-        command.refuse_unused(context, "--data", names - generated - {"problem"})
+        command.refuse_unused(context, "--data", unused={*generated, "problem"})
     elif problem in INSTANCES:
-        command.refuse_unused(context, f"--problem {problem}", names - generated)
+        command.refuse_unused(context, f"--problem {problem}", unused=generated)
 
 
 def path_seeds(seed: int, count: int) -> list[int]:

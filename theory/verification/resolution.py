@@ -36,7 +36,7 @@ def resolution(metric: Metric, problem: Problem) -> float:
         problem: for L, D, and the sizes of x_0 and x*.
     """
     rounding = start_resolution(problem)
-    if "distance" in metric.name or metric.name == "consensus":
+    if _is_distance(metric):
         return max(_DISTANCE_SHARE * problem.initial_distance, rounding) if rounding else 0.0
     return _factor(metric, problem) * rounding
 
@@ -49,9 +49,13 @@ def step_resolution(metric: Metric, problem: Problem, setting: Setting) -> float
     return scale * math.exp(max(setting.iterations * LOG_STEP, -700.0))
 
 
+def _is_distance(metric: Metric) -> bool:
+    return "distance" in metric.name or metric.name == "consensus"
+
+
 def _factor(metric: Metric, problem: Problem) -> float:
     """The most that a metric is at squared distance 1."""
-    if "distance" in metric.name or metric.name == "consensus":
+    if _is_distance(metric):
         return 1.0
     return problem.smoothness**2 if "gradient" in metric.name else 0.5 * problem.smoothness
 
@@ -63,7 +67,7 @@ def inconsistency(metric: Metric, problem: MarginProblem) -> float:
     N m^2/sigma^2 of x*, sigma the least singular value of the samples.
     """
     left = problem.interpolation_error**2 * len(problem.targets)
-    if "distance" in metric.name or metric.name == "consensus":
+    if _is_distance(metric):
         return left / float(problem.row_space.singular_values[-1]) ** 2
     curvature = problem.loss.curvature
     return curvature * left * (problem.smoothness if "gradient" in metric.name else 0.5)

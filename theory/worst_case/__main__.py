@@ -116,8 +116,7 @@ def main(
         kept = {"outer", "local_steps", "rounds", "cache", "no_cache", "json_file"}
         cli.refuse_unused(context, "--outer-steps", kept)
     if no_cache:
-        names = {p.name for p in context.command.params if p.name}
-        cli.refuse_unused(context, "--no-cache", names - {"cache"})
+        cli.refuse_unused(context, "--no-cache", unused={"cache"})
     folder = None if no_cache or findings_file is not None else cache
     if folder is not None:
         # First, as it may be made where another output is asked for.

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from theory.support.verdicts import OBSERVED
+from theory.support.verdicts import OBSERVED, beside_bounds
 from theory.worst_case.many_local_steps import LimitRow
 from theory.worst_case.outer_steps import BestPair
 from theory.worst_case.routes import Route
@@ -93,9 +93,7 @@ def _values(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _shown(row: Row) -> str:
-    """HOLDS only beside a bound: without one a worst case was solved and simulated, and that is all."""
-    none = row.bound is None and row.sharper is None
-    return OBSERVED if none and row.verdict == HOLDS else row.verdict
+    return beside_bounds(row.verdict, row.bound, row.sharper)
 
 
 def _caption(rows: Sequence[Row]) -> str:
